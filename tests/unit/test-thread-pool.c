@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* The thread pool, with io_uring and without. */
+#include <errno.h>
+#include <glib.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "co-test.h"
+#include "util/thread-pool.h"
+
+static AioContext *ctx;
+
+typedef struct Job {
+    int ret;
+    int result;
+    int *left;              /* jobs that are not back yet */
+    GThread *ran_in;
+} Job;
+
+static int job_func(void *opaque)
+{
+    Job *job = opaque;
+    sigset_t blocked;
+
+    job->ran_in = g_thread_self();
+    g_assert_null(aio_context_current());
+    g_assert_cmpint(pthread_sigmask(SIG_BLOCK, NULL, &blocked), ==, 0);
+    g_assert_true(sigismember(&blocked, SIGTERM));
+    return job->ret;
+}
+
+static void coroutine_fn co_job(void *opaque)
+{
+    Job *job = opaque;
+
+    job->result = thread_pool_co_submit(job_func, job);
+    g_assert_true(aio_context_current() == ctx);
+    --*job->left;
+}
+
+static void test_submit(void)
+{
+    enum { N = 1000 };
+    g_autofree Job *jobs = g_new0(Job, N);
+    int left = N;
+
+    for (int i = 0; i < N; i++) {
+        jobs[i] = (Job) { .ret = i - 500, .result = 1000, .left = &left };
+        coroutine_enter(coroutine_create(co_job, &jobs[i]));
+        if (i % 10 == 0) {
+            aio_poll(ctx, false);
+        }
+    }
+    while (left) {
+        aio_poll(ctx, true);
+    }
+    for (int i = 0; i < N; i++) {
+        g_assert_cmpint(jobs[i].result, ==, i - 500);
+        g_assert_true(jobs[i].ran_in != g_thread_self());
+    }
+}
+
+/* Calls that last until they are let go; how many run at once is the point. */
+typedef struct Gate {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int inside;
+    int most;
+    bool open;
+    int left;
+} Gate;
+
+static int gate_func(void *opaque)
+{
+    Gate *gate = opaque;
+
+    pthread_mutex_lock(&gate->lock);
+    gate->inside++;
+    gate->most = MAX(gate->most, gate->inside);
+    pthread_cond_broadcast(&gate->changed);
+    while (!gate->open) {
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    }
+    gate->inside--;
+    pthread_mutex_unlock(&gate->lock);
+    return 0;
+}
+
+static void coroutine_fn co_gate(void *opaque)
+{
+    Gate *gate = opaque;
+
+    g_assert_cmpint(thread_pool_co_submit(gate_func, gate), ==, 0);
+    gate->left--;
+}
+
+static void gate_run(Gate *gate, int n, int expect)
+{
+    gate->open = false;
+    gate->most = 0;
+    gate->left = n;
+    for (int i = 0; i < n; i++) {
+        coroutine_enter(coroutine_create(co_gate, gate));
+    }
+    pthread_mutex_lock(&gate->lock);
+    while (gate->inside < expect) {
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    }
+    gate->open = true;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
+    while (gate->left) {
+        aio_poll(ctx, true);
+    }
+    g_assert_cmpint(gate->most, ==, expect);
+}
+
+static void test_bounds(void)
+{
+    Gate gate = { 0 };
+
+    pthread_mutex_init(&gate.lock, NULL);
+    pthread_cond_init(&gate.changed, NULL);
+    aio_context_set_thread_pool_params(ctx, 0, 3);
+    gate_run(&gate, 20, 3);
+    aio_context_set_thread_pool_params(ctx, 0, 8);
+    gate_run(&gate, 20, 8);
+    aio_context_set_thread_pool_params(ctx, 0, 1);
+    gate_run(&gate, 20, 1);
+    aio_context_set_thread_pool_params(ctx, 5, 5);
+    gate_run(&gate, 5, 5);
+    pthread_mutex_destroy(&gate.lock);
+    pthread_cond_destroy(&gate.changed);
+}
+
+/* Freed with idle threads waiting, just after work. */
+static void test_min(void)
+{
+    int left = 1;
+    Job job = { .ret = 7, .left = &left };
+
+    aio_context_set_thread_pool_params(ctx, 4, 4);
+    coroutine_enter(coroutine_create(co_job, &job));
+    while (left) {
+        aio_poll(ctx, true);
+    }
+    g_assert_cmpint(job.result, ==, 7);
+}
+
+static void test_no_thread(void)
+{
+    int left = 1;
+    Job job = { .ret = 7, .left = &left };
+    struct rlimit old, none = { 0, 0 };
+
+    /* Threads count against RLIMIT_NPROC, but not for root. */
+    if (geteuid() == 0) {
+        g_test_skip("root may always start threads");
+        return;
+    }
+    getrlimit(RLIMIT_NPROC, &old);
+    none.rlim_max = old.rlim_max;
+    setrlimit(RLIMIT_NPROC, &none);
+    coroutine_enter(coroutine_create(co_job, &job));
+    g_assert_cmpint(left, ==, 0);
+    g_assert_cmpint(job.result, ==, -EAGAIN);
+    setrlimit(RLIMIT_NPROC, &old);
+}
+
+/* ---- figures, for -m perf ---- */
+
+static int nothing(void *opaque)
+{
+    return 0;
+}
+
+static void coroutine_fn co_perf(void *opaque)
+{
+    const int n = 100000;
+
+    g_test_timer_start();
+    for (int i = 0; i < n; i++) {
+        thread_pool_co_submit(nothing, NULL);
+    }
+    g_test_message("thread_pool_co_submit: %.1f ns",
+                   g_test_timer_elapsed() / n * 1e9);
+}
+
+static void perf_submit(void)
+{
+    co_test_run(co_perf, NULL);
+}
+
+/* ---- on both backends ---- */
+
+typedef struct Test {
+    void (*func)(void);
+    AioBackend backend;
+} Test;
+
+static void run_test(const void *opaque)
+{
+    const Test *test = opaque;
+    Error *err = NULL;
+
+    ctx = aio_context_new(test->backend, &err);
+    if (!ctx) {
+        g_test_skip(error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    test->func();
+    aio_context_free(ctx);
+}
+
+static void add_test(const char *name, void (*func)(void))
+{
+    static const struct {
+        const char *name;
+        AioBackend backend;
+    } backends[] = {
+        { "io_uring", AIO_BACKEND_IO_URING }, { "epoll", AIO_BACKEND_EPOLL },
+    };
+
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *path = g_strdup_printf("/thread-pool/%s/%s",
+                                                backends[i].name, name);
+        Test *test = g_new(Test, 1);
+
+        *test = (Test) { func, backends[i].backend };
+        g_test_add_data_func_full(path, test, run_test, g_free);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    add_test("submit", test_submit);
+    add_test("bounds", test_bounds);
+    add_test("min", test_min);
+    add_test("no-thread", test_no_thread);
+    if (g_test_perf()) {
+        add_test("perf", perf_submit);
+    }
+    return g_test_run();
+}
