@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Values to JSON text.
+ *
+ * The walk keeps its own stack, so that nesting costs no C stack.  The text
+ * is ASCII: other characters and control characters are escaped, and what is
+ * no valid UTF-8 becomes U+FFFD.
+ */
+#include <math.h>
+#include "qapi/json.h"
+#include "qapi/json-int.h"
+
+typedef struct JSONLevel {
+    const QObject *container;
+    size_t index;               /* of the next entry */
+} JSONLevel;
+
+static void append_codepoint(GString *out, int cp)
+{
+    static const char special[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
+    const char *p;
+
+    if (cp > 0xffff) {
+        g_string_append_printf(out, "\\u%04X\\u%04X",
+                               0xd800 + ((cp - 0x10000) >> 10),
+                               0xdc00 + ((cp - 0x10000) & 0x3ff));
+    } else if (cp > 0 && cp < 0x80 && (p = strchr(special, cp))) {
+        g_string_append_c(out, '\\');
+        g_string_append_c(out, letter[p - special]);
+    } else if (cp >= 0x20 && cp < 0x7f) {
+        g_string_append_c(out, cp);
+    } else {
+        g_string_append_printf(out, "\\u%04X", cp);
+    }
+}
+
+static void append_string(GString *out, const char *str)
+{
+    const char *end = str + strlen(str);
+
+    g_string_append_c(out, '"');
+    while (str < end) {
+        int cp = json_utf8_decode(str, end - str, &str);
+
+        append_codepoint(out, cp < 0 ? 0xfffd : cp);
+    }
+    g_string_append_c(out, '"');
+}
+
+static void append_number(GString *out, const QNum *num)
+{
+    double value = qnum_get_double(num);
+    char buf[G_ASCII_DTOSTR_BUF_SIZE];
+    uint64_t u64;
+    int64_t i64;
+
+    if (qnum_get_int(num, &i64)) {
+        g_string_append_printf(out, "%" G_GINT64_FORMAT, i64);
+    } else if (qnum_get_uint(num, &u64)) {
+        g_string_append_printf(out, "%" G_GUINT64_FORMAT, u64);
+    } else if (isinf(value)) {
+        g_string_append(out, value < 0 ? "-1e+999" : "1e+999");
+    } else if (isnan(value)) {
+        g_string_append(out, "null");
+    } else {
+        g_string_append(out, g_ascii_formatd(buf, sizeof(buf), "%.17g",
+                                             value));
+    }
+}
+
+/* A scalar, or the opening bracket of a container. */
+static void append_begin(GString *out, const QObject *obj)
+{
+    switch (qobject_type(obj)) {
+    case QTYPE_QNUM:
+        append_number(out, qobject_to_qnum(obj));
+        break;
+    case QTYPE_QSTRING:
+        append_string(out, qstring_get(qobject_to_qstring(obj)));
+        break;
+    case QTYPE_QBOOL:
+        g_string_append(out, qbool_get(qobject_to_qbool(obj)) ? "true"
+                                                              : "false");
+        break;
+    case QTYPE_QDICT:
+        g_string_append_c(out, '{');
+        break;
+    case QTYPE_QLIST:
+        g_string_append_c(out, '[');
+        break;
+    default:
+        g_string_append(out, "null");
+    }
+}
+
+static void append_newline(GString *out, unsigned depth)
+{
+    g_string_append_c(out, '\n');
+    for (unsigned i = 0; i < depth; i++) {
+        g_string_append(out, "    ");
+    }
+}
+
+void qobject_append_json(GString *out, const QObject *obj, bool pretty)
+{
+    g_autoptr(GArray) stack = g_array_new(FALSE, FALSE, sizeof(JSONLevel));
+    JSONLevel level = { obj, 0 };
+
+    append_begin(out, obj);
+    if (qobject_to_qdict(obj) || qobject_to_qlist(obj)) {
+        g_array_append_val(stack, level);
+    }
+    while (stack->len) {
+        JSONLevel *top = &g_array_index(stack, JSONLevel, stack->len - 1);
+        const QDict *dict = qobject_to_qdict(top->container);
+        const QList *list = qobject_to_qlist(top->container);
+        size_t size = dict ? qdict_size(dict) : qlist_size(list);
+        const QObject *value;
+
+        if (top->index == size) {
+            g_array_set_size(stack, stack->len - 1);
+            if (pretty) {
+                append_newline(out, stack->len);
+            }
+            g_string_append_c(out, dict ? '}' : ']');
+            continue;
+        }
+        if (top->index) {
+            g_string_append(out, pretty ? "," : ", ");
+        }
+        if (pretty) {
+            append_newline(out, stack->len);
+        }
+        if (dict) {
+            append_string(out, qdict_key_at(dict, top->index));
+            g_string_append(out, ": ");
+        }
+        value = dict ? qdict_value_at(dict, top->index)
+                     : qlist_at(list, top->index);
+        top->index++;
+        append_begin(out, value);
+        if (qobject_to_qdict(value) || qobject_to_qlist(value)) {
+            level = (JSONLevel) { value, 0 };
+            g_array_append_val(stack, level);
+        }
+    }
+}
+
+char *qobject_to_json_pretty(const QObject *obj, bool pretty)
+{
+    GString *out = g_string_new(NULL);
+
+    qobject_append_json(out, obj, pretty);
+    return g_string_free(out, FALSE);
+}
+
+char *qobject_to_json(const QObject *obj)
+{
+    return qobject_to_json_pretty(obj, false);
+}

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The QAPI generator: schema text to C tables and reference documentation."""
