@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The block layer as its drivers see it.
+ *
+ * A BlockDriver is a const table.  Its functions run in the thread that
+ * submitted the request; open, close, permissions and reopen run in the main
+ * thread, in a coroutine, with the node drained.
+ *
+ * Requests reach a driver already checked (0 <= offset, offset + bytes <=
+ * length but for writes that BlockDriver.can_grow allows), cut to
+ * bl.max_transfer and bl.max_iov, and aligned to bl.request_alignment, buffers
+ * to bl.min_mem_alignment.  Where the length is no multiple of the alignment,
+ * the last block is read and written whole: a driver reads zeroes past the end
+ * of its file, and the core truncates the file again after such a write.
+ * Drivers that set .passthrough get requests as they come, only checked.
+ */
+#ifndef BLOCK_BLOCK_INT_H
+#define BLOCK_BLOCK_INT_H
+
+#include "block/block.h"
+#include "block/inflight.h"
+#include "qapi/json.h"
+#include "util/aio.h"
+#include "util/queue.h"
+
+typedef struct BdrvChild BdrvChild;
+typedef struct BlockDriver BlockDriver;
+
+/* What a child is to its parent; decides its default permissions. */
+typedef enum {
+    BDRV_CHILD_DATA     = 1 << 0,   /* guest data */
+    BDRV_CHILD_METADATA = 1 << 1,   /* the format's metadata */
+    BDRV_CHILD_FILTERED = 1 << 2,   /* passes through unchanged */
+    BDRV_CHILD_COW      = 1 << 3,   /* backing */
+    BDRV_CHILD_PRIMARY  = 1 << 4,   /* bs->file: one at most */
+    BDRV_CHILD_IMAGE    = BDRV_CHILD_DATA | BDRV_CHILD_METADATA
+                          | BDRV_CHILD_PRIMARY,
+} BdrvChildRole;
+
+typedef struct BlockLimits {
+    uint32_t request_alignment;     /* bytes, power of 2, >= 1 */
+    uint32_t pdiscard_alignment;    /* bytes; 0 = request_alignment */
+    uint32_t pwrite_zeroes_alignment;
+    int64_t max_transfer;           /* bytes; 0 = BDRV_REQUEST_MAX_BYTES */
+    int64_t max_pdiscard;
+    int64_t max_pwrite_zeroes;
+    size_t min_mem_alignment;       /* of buffers, bytes; 1: any will do */
+    int max_iov;                    /* elements; 0 = IOV_MAX */
+} BlockLimits;
+
+struct BlockDriver {
+    const char *format_name;        /* "file", "raw", ... */
+    BlockdevDriver driver;          /* the schema's value */
+    size_t instance_size;           /* of bs->opaque, zeroed */
+    bool is_filter;                 /* one child, same data */
+    bool is_protocol;               /* no children: a file, a device */
+    bool can_grow;                  /* writes past the end extend */
+    bool passthrough;               /* its child checks and aligns */
+
+    /*
+     * Supported bits of BdrvRequestFlags besides ZERO_WRITE.  FUA that a driver
+     * lacks becomes a flush; MAY_UNMAP and NO_FALLBACK come only where the node
+     * says discard=unmap and the driver supports them.
+     */
+    BdrvRequestFlags supported_write_flags;
+    BdrvRequestFlags supported_zero_flags;
+    BdrvRequestFlags supported_truncate_flags;
+
+    /*
+     * Open: the generic options are set; the driver opens its children with
+     * bdrv_co_open_child() and sets bs->total_bytes, and bs->filename if a
+     * plain name says all about the node.
+     * On failure nothing of its own is left; children are closed by the core.
+     */
+    bool coroutine_fn (*bdrv_co_open)(BlockDriverState *bs,
+                                      const BlockdevOptions *options,
+                                      Error **errp);
+    void coroutine_fn (*bdrv_co_close)(BlockDriverState *bs);
+
+    int coroutine_fn (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset,
+                                       int64_t bytes, QEMUIOVector *qiov,
+                                       BdrvRequestFlags flags);
+    int coroutine_fn (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset,
+                                        int64_t bytes, QEMUIOVector *qiov,
+                                        BdrvRequestFlags flags);
+    /* NULL or -ENOTSUP: the core writes zero buffers. */
+    int coroutine_fn (*bdrv_co_pwrite_zeroes)(BlockDriverState *bs,
+                                              int64_t offset, int64_t bytes,
+                                              BdrvRequestFlags flags);
+    /* -ENOTSUP is no error for the user: discard is a hint. */
+    int coroutine_fn (*bdrv_co_pdiscard)(BlockDriverState *bs, int64_t offset,
+                                         int64_t bytes);
+    /* Format: write cached metadata to the child.  Protocol: fsync. */
+    int coroutine_fn (*bdrv_co_flush)(BlockDriverState *bs);
+    int coroutine_fn (*bdrv_co_truncate)(BlockDriverState *bs, int64_t offset,
+                                         PreallocMode prealloc,
+                                         BdrvRequestFlags flags,
+                                         Error **errp);
+    int coroutine_fn (*bdrv_co_block_status)(BlockDriverState *bs,
+                                             int64_t offset, int64_t bytes,
+                                             int64_t *pnum, int64_t *map,
+                                             BlockDriverState **file);
+    int64_t coroutine_fn (*bdrv_co_getlength)(BlockDriverState *bs);
+    int64_t coroutine_fn (*bdrv_co_get_allocated_file_size)(
+        BlockDriverState *bs);
+
+    /* Fill bs->bl (children's limits are merged in already). */
+    void (*bdrv_refresh_limits)(BlockDriverState *bs);
+
+    /*
+     * What the node needs of child @c, given what its own parents hold
+     * (@perm) and share (@shared).  NULL: bdrv_default_perms().
+     */
+    void (*bdrv_child_perm)(BlockDriverState *bs, BdrvChild *c,
+                            BdrvChildRole role, uint64_t perm,
+                            uint64_t shared, uint64_t *nperm,
+                            uint64_t *nshared);
+
+    /*
+     * Permissions in three steps: check (may fail, changes nothing lasting), then either
+     * set or abort.  file-posix takes its locks and reopens here.
+     */
+    bool coroutine_fn (*bdrv_co_check_perm)(BlockDriverState *bs,
+                                            uint64_t perm, uint64_t shared,
+                                            Error **errp);
+    void coroutine_fn (*bdrv_co_set_perm)(BlockDriverState *bs, uint64_t perm,
+                                          uint64_t shared);
+    void coroutine_fn (*bdrv_co_abort_perm_update)(BlockDriverState *bs);
+
+    /*
+     * Requests that the driver delays go on at once (begin) until end, because
+     * somebody waits for the node to become idle.  Nests.  May be NULL.
+     */
+    void (*bdrv_drain_begin)(BlockDriverState *bs);
+    void (*bdrv_drain_end)(BlockDriverState *bs);
+
+    /*
+     * Add the driver's own options to @opts, for the node's "json:" name (which
+     * nodes without bs->filename get).  May be NULL.
+     */
+    void (*bdrv_gather_options)(BlockDriverState *bs, QDict *opts);
+
+    /* Extra members for queries; the caller frees.  May be NULL. */
+    ImageInfoSpecific *(*bdrv_get_specific_info)(BlockDriverState *bs);
+    BlockStatsSpecific *(*bdrv_get_specific_stats)(BlockDriverState *bs);
+};
+
+/* An edge: @parent uses node @bs as its child @name. */
+struct BdrvChild {
+    BlockDriverState *bs;
+    char *name;                         /* "file", "backing", "root" */
+    BdrvChildRole role;                 /* 0 for a BlockBackend's root */
+    BlockDriverState *parent;           /* or NULL: ... */
+    BlockBackend *blk;                  /* ... a user */
+    uint64_t perm, shared_perm;
+    uint64_t new_perm, new_shared;      /* while an update is under way */
+    TAILQ_ENTRY(BdrvChild) next;           /* parent->children */
+    TAILQ_ENTRY(BdrvChild) next_parent;    /* bs->parents */
+};
+
+typedef struct TrackedRequest TrackedRequest;
+
+struct BlockDriverState {
+    const BlockDriver *drv;
+    void *opaque;                       /* drv->instance_size bytes */
+    char node_name[32];
+    char *filename;                     /* for messages and queries */
+    BdrvChild *file;                    /* the PRIMARY or FILTERED child */
+    BdrvChild *backing;                 /* the COW child */
+    BlockLimits bl;
+
+    /*
+     * Length in bytes, atomic.  A node with length_follows_file has none of
+     * its own: it ends where its file ends and begins file_offset into it.
+     */
+    int64_t total_bytes;
+    bool length_follows_file;
+    int64_t file_offset;
+
+    /* Generic options, as resolved (own, else inherited, else default). */
+    bool read_only, auto_read_only, force_share;
+    bool cache_direct, cache_no_flush;
+    bool discard_unmap;
+    BlockdevDetectZeroesOptions detect_zeroes;
+
+    /*
+     * Writes in flight.  Those in writes run untracked; once serialising is
+     * not 0 new ones queue in tracked instead (block/track.c).
+     */
+    InFlight writes;
+    WaitSet writes_idle;
+    unsigned serialising;               /* atomic */
+    WaitSet tracked_done;               /* taken before tracked_lock */
+    pthread_mutex_t tracked_lock;
+    TAILQ_HEAD(, TrackedRequest) tracked;
+
+    int64_t wr_highest_offset;          /* atomic; end of the highest write */
+    struct BlockAcct *retired_acct;     /* of users that have left */
+
+    /* The rest belongs to the main thread. */
+    uint64_t perm, shared_perm;         /* cumulated over parents */
+    uint64_t new_perm, new_shared;      /* while an update is under way */
+    bool perm_listed;                   /* ditto: in its list */
+    int refcnt;
+    bool opened;                        /* the driver has something to close */
+    bool monitor_owned;
+    bool implicit;                      /* named by the core: '#block123' */
+    int drain_count;                    /* own, plus that of each child */
+    TAILQ_HEAD(, BdrvChild) children, parents;  /* newest parent first */
+    TAILQ_ENTRY(BlockDriverState) next;         /* all nodes, newest first */
+};
+
+/*
+ * Drivers are listed in one table, block/drivers.c.
+ */
+extern const BlockDriver *const bdrv_drivers[];
+
+/*
+ * Open or look up what @ref says and make it @bs's child.  Options that an
+ * inline child does not set are inherited from @bs.  NULL with an error.
+ */
+BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
+                                           const BlockdevRef *ref,
+                                           const char *name,
+                                           BdrvChildRole role, Error **errp);
+
+void bdrv_default_perms(BlockDriverState *bs, BdrvChild *c,
+                        BdrvChildRole role, uint64_t perm, uint64_t shared,
+                        uint64_t *nperm, uint64_t *nshared);
+
+/* I/O on a child: checks, alignment and padding, splitting, then its driver. */
+int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
+                                QEMUIOVector *qiov, BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
+                                 QEMUIOVector *qiov, BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset,
+                                       int64_t bytes, BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
+                                  int64_t bytes);
+int coroutine_fn bdrv_co_flush(BlockDriverState *bs);
+int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
+                                  PreallocMode prealloc,
+                                  BdrvRequestFlags flags, Error **errp);
+int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset,
+                                      int64_t bytes, int64_t *pnum,
+                                      int64_t *map, BlockDriverState **file);
+
+
+/* Asks the file, where it can have changed behind our back. */
+int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs);
+int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs);
+
+/* The length as known, without waiting. */
+static inline int64_t bdrv_getlength(const BlockDriverState *bs)
+{
+    int64_t skip = 0, len;
+
+    while (bs->length_follows_file) {
+        skip += bs->file_offset;
+        bs = bs->file->bs;
+    }
+    len = __atomic_load_n(&bs->total_bytes, __ATOMIC_RELAXED);
+    return len > skip ? len - skip : 0;
+}
+
+/* ---- between the core's files ---- */
+
+typedef TAILQ_HEAD(BdrvNodeList, BlockDriverState) BdrvNodeList;
+extern BdrvNodeList bdrv_all_nodes;         /* completely open, newest first */
+
+/*
+ * Held by whoever changes the graph or asks it to stay as it is across a
+ * yield, always in the main thread.  Requests in flight never take it.
+ */
+void coroutine_fn bdrv_graph_co_lock(void);
+void bdrv_graph_unlock(void);
+
+/* As the functions without _locked, the graph lock being held. */
+BlockDriverState *coroutine_fn bdrv_co_open_locked(
+    const BlockdevOptions *options, BlockDriverState *parent,
+    BdrvChildRole role, bool need_name, Error **errp);
+void coroutine_fn bdrv_co_unref_locked(BlockDriverState *bs);
+
+/* Everything the node's "json:" name is made of. */
+QDict *bdrv_full_options(BlockDriverState *bs);
+
+/*
+ * Connect and disconnect an edge.  Attaching drops nothing on failure but the
+ * edge and takes a reference on success; detaching frees the edge, not the
+ * reference.  @parent or @blk is the user.
+ */
+BdrvChild *coroutine_fn bdrv_co_attach_edge(BlockDriverState *bs,
+                                            BlockDriverState *parent,
+                                            BlockBackend *blk,
+                                            const char *name,
+                                            BdrvChildRole role,
+                                            uint64_t perm, uint64_t shared,
+                                            Error **errp);
+void coroutine_fn bdrv_co_detach_edge(BdrvChild *child);
+
+/* block/perm.c: change what a user's edge wants. */
+bool coroutine_fn bdrv_co_child_set_perm(BdrvChild *child, uint64_t perm,
+                                         uint64_t shared, Error **errp);
+
+/*
+ * Recompute the permissions of @bs and all below; an error changes nothing.
+ * bdrv_co_relax_perms() is for when a user has gone: rights are only given up,
+ * and that goes through whatever the drivers say.
+ */
+bool coroutine_fn bdrv_co_refresh_perms(BlockDriverState *bs, Error **errp);
+void coroutine_fn bdrv_co_relax_perms(BlockDriverState *bs);
+char *bdrv_perm_names(uint64_t perm);
+
+/* block/drain.c */
+extern WaitSet bdrv_drain_waiters;              /* woken as requests end */
+void coroutine_fn bdrv_co_drained_begin_locked(BlockDriverState *bs);
+void bdrv_drain_attach(BdrvChild *child);       /* the edge was just added */
+void bdrv_drain_detach(BdrvChild *child);       /* it is about to go */
+
+/* block/block-backend.c: what the graph needs to know of a user. */
+const char *blk_name(const BlockBackend *blk);
+BdrvChild *blk_root(const BlockBackend *blk);
+void blk_quiesce(BlockBackend *blk);
+void blk_unquiesce(BlockBackend *blk);
+
+/*
+ * block/track.c: a write to [@offset, @end) begins.  A serialising one waits
+ * until no other write overlaps it, and lets none in.  It usually costs one
+ * atomic operation.
+ */
+struct TrackedRequest {
+    int64_t offset, end;
+    bool serialising;
+    bool listed;                        /* in bs->tracked, else counted */
+    BlockDriverState *bs;
+    TAILQ_ENTRY(TrackedRequest) next;
+};
+void coroutine_fn track_co_begin(BlockDriverState *bs, TrackedRequest *req,
+                                 int64_t offset, int64_t end,
+                                 bool serialising);
+void track_end(TrackedRequest *req);
+
+/*
+ * block/align.c: checked requests of drivers that are not passthrough, cut,
+ * padded and bounced as the driver needs.
+ */
+int coroutine_fn bdrv_co_do_preadv(BlockDriverState *bs, int64_t offset,
+                                   int64_t bytes, QEMUIOVector *qiov,
+                                   BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_do_pwritev(BlockDriverState *bs, int64_t offset,
+                                    int64_t bytes, QEMUIOVector *qiov,
+                                    BdrvRequestFlags flags);
+
+/* block/zeroes.c: the same for zeroes. */
+int coroutine_fn bdrv_co_do_pwrite_zeroes(BlockDriverState *bs,
+                                          int64_t offset, int64_t bytes,
+                                          BdrvRequestFlags flags);
+
+/*
+ * A write up to @end has succeeded: the length grows, never shrinks.  Called
+ * inside the tracked request, so that no truncation comes in between.
+ */
+void bdrv_note_write(BlockDriverState *bs, int64_t end);
+
+/* What a request's offset and length may be at all. */
+static inline bool bdrv_range_ok(int64_t offset, int64_t bytes)
+{
+    return offset >= 0 && bytes >= 0 && bytes <= BDRV_MAX_LENGTH
+           && offset <= BDRV_MAX_LENGTH - bytes;
+}
+
+static inline int64_t bdrv_align_down(int64_t n, int64_t align)
+{
+    return n & ~(align - 1);
+}
+
+static inline int64_t bdrv_align_up(int64_t n, int64_t align)
+{
+    return (n + align - 1) & ~(align - 1);
+}
+
+#endif /* BLOCK_BLOCK_INT_H */

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every block driver.
+ */
+#include "block/block-int.h"
+
+extern const BlockDriver bdrv_file, bdrv_host_device;
+extern const BlockDriver bdrv_null_co, bdrv_null_aio;
+extern const BlockDriver bdrv_raw;
+extern const BlockDriver bdrv_throttle;
+
+const BlockDriver *const bdrv_drivers[] = {
+    &bdrv_file,
+    &bdrv_host_device,
+    &bdrv_null_aio,
+    &bdrv_null_co,
+    &bdrv_raw,
+    &bdrv_throttle,
+    NULL,
+};

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Space in files and devices: length, holes, discard, zeroes, truncate.
+ *
+ * These calls may block for long, so all but fstat() go to the ring's kernel
+ * workers or to the thread pool.  What a file turns out not to support is
+ * remembered and not tried again.
+ *
+ * Lengths change in truncate (main thread) and by growing writes (any thread).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block/file-posix.h"
+
+#define FULL_CHUNK (1024 * 1024)
+
+/* ---- length ---- */
+
+int64_t file_length(const FileState *s)
+{
+    if (S_ISBLK(s->type)) {
+        uint64_t size;
+
+        return ioctl(s->fd, BLKGETSIZE64, &size) < 0 ? -errno
+                                                     : (int64_t)size;
+    } else {
+        int64_t end = lseek(s->fd, 0, SEEK_END);
+
+        return end < 0 ? -errno : end;
+    }
+}
+
+typedef struct SizeCall {
+    const FileState *s;
+    int64_t length;
+    int64_t allocated;
+} SizeCall;
+
+static int length_call(void *opaque)
+{
+    SizeCall *call = opaque;
+
+    call->length = file_length(call->s);
+    return 0;
+}
+
+static int stat_call(void *opaque)
+{
+    SizeCall *call = opaque;
+    struct stat st;
+
+    if (fstat(call->s->fd, &st) < 0) {
+        return -errno;
+    }
+    call->length = st.st_size;
+    call->allocated = (int64_t)st.st_blocks * 512;
+    return 0;
+}
+
+int64_t coroutine_fn file_co_getlength(BlockDriverState *bs)
+{
+    FileState *s = bs->opaque;
+    SizeCall call = { .s = s };
+    int ret = file_co_call(s->local_fs, length_call, &call);
+
+    return ret < 0 ? ret : call.length;
+}
+
+int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs)
+{
+    FileState *s = bs->opaque;
+    SizeCall call = { .s = s };
+    int ret = file_co_call(s->local_fs, stat_call, &call);
+
+    return ret < 0 ? ret : call.allocated;
+}
+
+/* ---- holes ---- */
+
+typedef struct SeekCall {
+    int fd;
+    int64_t offset;
+    int64_t data;               /* where data begins; INT64_MAX: nowhere */
+    int64_t hole;               /* where it ends, valid if data == offset */
+} SeekCall;
+
+static int seek_call(void *opaque)
+{
+    SeekCall *call = opaque;
+
+    call->data = lseek(call->fd, call->offset, SEEK_DATA);
+    if (call->data < 0) {
+        if (errno != ENXIO) {
+            return -errno;
+        }
+        call->data = INT64_MAX;
+        return 0;
+    }
+    if (call->data == call->offset) {
+        call->hole = lseek(call->fd, call->offset, SEEK_HOLE);
+        if (call->hole < 0) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+/*
+ * Regions end on multiples of the alignment, so that requests can follow them:
+ * a block that is a hole in part counts as data.
+ */
+static int region_from_seek(const FileState *s, const SeekCall *call,
+                            int64_t bytes, int64_t *pnum)
+{
+    int64_t len;
+
+    if (call->data == INT64_MAX) {
+        *pnum = bytes;
+        return BDRV_BLOCK_ZERO;
+    }
+    if (call->data > call->offset) {
+        len = call->data - call->offset;
+        len -= len % s->align;
+        if (len > 0) {
+            *pnum = MIN(len, bytes);
+            return BDRV_BLOCK_ZERO;
+        }
+        len = s->align;
+    } else {
+        len = MAX(call->hole - call->offset, 1);
+        len = MIN(len, bytes);
+        len += (s->align - len % s->align) % s->align;
+    }
+    *pnum = MIN(len, bytes);
+    return BDRV_BLOCK_DATA;
+}
+
+int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset,
+                                      int64_t bytes, int64_t *pnum,
+                                      int64_t *map, BlockDriverState **file)
+{
+    FileState *s = bs->opaque;
+    SeekCall call = { .fd = s->fd, .offset = offset };
+    int64_t length = bdrv_getlength(bs);
+    int ret = BDRV_BLOCK_DATA;
+
+    *pnum = bytes;
+    *map = offset;
+    *file = bs;
+    if (offset >= length) {
+        *pnum = 0;
+        return BDRV_BLOCK_EOF;
+    }
+    if (file_can(&s->can_seek_hole)) {
+        if (file_co_call(false, seek_call, &call) < 0) {
+            file_cannot(&s->can_seek_hole);
+        } else {
+            ret = region_from_seek(s, &call, bytes, pnum);
+        }
+    }
+    if (offset + *pnum >= length) {
+        ret |= BDRV_BLOCK_EOF;
+    }
+    return ret | BDRV_BLOCK_ALLOCATED | BDRV_BLOCK_OFFSET_VALID;
+}
+
+/* ---- discard and zeroes ---- */
+
+typedef struct DiscardCall {
+    int fd;
+    uint64_t range[2];          /* offset, length */
+} DiscardCall;
+
+static int discard_call(void *opaque)
+{
+    DiscardCall *call = opaque;
+
+    return ioctl(call->fd, BLKDISCARD, call->range) < 0 ? -errno : 0;
+}
+
+static bool on_blocks(const FileState *s, int64_t offset, int64_t bytes)
+{
+    return offset % s->block_size == 0 && bytes % s->block_size == 0;
+}
+
+/* Note a lacking capability. */
+static int learn(bool *capability, int ret)
+{
+    if (ret == -ENOTSUP || ret == -ENOTTY) {
+        file_cannot(capability);
+        return -ENOTSUP;
+    }
+    return ret;
+}
+
+static int coroutine_fn co_punch_hole(FileState *s, int64_t offset,
+                                      int64_t bytes)
+{
+    if (!file_can(&s->can_punch_hole)) {
+        return -ENOTSUP;
+    }
+    return learn(&s->can_punch_hole,
+                 file_co_fallocate(s, FALLOC_FL_PUNCH_HOLE
+                                      | FALLOC_FL_KEEP_SIZE, offset, bytes));
+}
+
+static int coroutine_fn co_zero_range(FileState *s, int mode, int64_t offset,
+                                      int64_t bytes)
+{
+    if (!file_can(&s->can_zero_range)) {
+        return -ENOTSUP;
+    }
+    return learn(&s->can_zero_range,
+                 file_co_fallocate(s, FALLOC_FL_ZERO_RANGE | mode, offset,
+                                   bytes));
+}
+
+static int coroutine_fn co_allocate(FileState *s, int64_t offset,
+                                    int64_t bytes)
+{
+    if (!file_can(&s->can_fallocate)) {
+        return -ENOTSUP;
+    }
+    return learn(&s->can_fallocate, file_co_fallocate(s, 0, offset, bytes));
+}
+
+int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                                  int64_t bytes)
+{
+    FileState *s = bs->opaque;
+    DiscardCall call = { .fd = s->fd, .range = { offset, bytes } };
+
+    if (!bs->discard_unmap) {
+        return -ENOTSUP;
+    }
+    if (S_ISREG(s->type)) {
+        return co_punch_hole(s, offset, bytes);
+    }
+    if (!file_can(&s->can_discard) || !on_blocks(s, offset, bytes)) {
+        return -ENOTSUP;
+    }
+    return learn(&s->can_discard, file_co_call(false, discard_call, &call));
+}
+
+static int coroutine_fn co_zero_device(FileState *s, int64_t offset,
+                                       int64_t bytes, BdrvRequestFlags flags)
+{
+    int ret = -ENOTSUP;
+
+    if (!S_ISBLK(s->type) || !on_blocks(s, offset, bytes)) {
+        return -ENOTSUP;
+    }
+    if (flags & BDRV_REQ_MAY_UNMAP) {
+        ret = co_punch_hole(s, offset, bytes);
+    }
+    /* A device that lacks the command is written to by the kernel. */
+    if (ret == -ENOTSUP && !(flags & BDRV_REQ_NO_FALLBACK)) {
+        ret = co_zero_range(s, FALLOC_FL_KEEP_SIZE, offset, bytes);
+    }
+    /* The device is in use elsewhere (mounted): plain writes still work. */
+    return ret == -EBUSY || ret == -EINVAL ? -ENOTSUP : ret;
+}
+
+int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                       int64_t bytes, BdrvRequestFlags flags)
+{
+    FileState *s = bs->opaque;
+    SizeCall size = { .s = s };
+    bool inside;
+    int ret;
+
+    if (!S_ISREG(s->type)) {
+        return co_zero_device(s, offset, bytes, flags);
+    }
+    ret = file_co_call(s->local_fs, stat_call, &size);
+    if (ret < 0) {
+        return ret;
+    }
+    inside = offset + bytes <= size.length;
+
+    /* A hole punched past the end would not lengthen the file. */
+    if (inside && (flags & BDRV_REQ_MAY_UNMAP)) {
+        ret = co_punch_hole(s, offset, bytes);
+        if (ret != -ENOTSUP) {
+            return ret;
+        }
+    }
+    ret = co_zero_range(s, 0, offset, bytes);
+    if (ret != -ENOTSUP) {
+        return ret;
+    }
+    if (inside) {
+        ret = co_punch_hole(s, offset, bytes);
+        return ret < 0 ? ret : co_allocate(s, offset, bytes);
+    }
+    return offset >= size.length ? co_allocate(s, offset, bytes) : -ENOTSUP;
+}
+
+/* ---- truncate ---- */
+
+typedef struct TruncateCall {
+    FileState *s;
+    int64_t offset;
+    PreallocMode prealloc;
+    Error **errp;
+} TruncateCall;
+
+static int resize(int fd, int64_t offset)
+{
+    int ret;
+
+    do {
+        ret = ftruncate(fd, offset);
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : 0;
+}
+
+static int preallocate_falloc(TruncateCall *call, int64_t old)
+{
+    /* posix_fallocate() writes where the file system lacks fallocate(). */
+    int ret;
+
+    do {
+        ret = -posix_fallocate(call->s->fd, old, call->offset - old);
+    } while (ret == -EINTR);
+
+    if (ret < 0) {
+        error_setg_errno(call->errp, -ret, "Could not preallocate new data");
+    }
+    return ret;
+}
+
+static int write_zeroes_buffered(int fd, int64_t offset, int64_t end)
+{
+    g_autofree void *buf = g_malloc0(FULL_CHUNK);
+
+    while (offset < end) {
+        ssize_t n = pwrite(fd, buf, MIN(end - offset, FULL_CHUNK), offset);
+
+        if (n == 0) {
+            return -ENOSPC;
+        }
+        if (n < 0 && errno != EINTR) {
+            return -errno;
+        }
+        offset += MAX(n, 0);
+    }
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+/* Through an fd of its own: neither end need suit O_DIRECT. */
+static int preallocate_full(TruncateCall *call, int64_t old)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", call->s->fd);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int ret;
+
+    if (fd < 0) {
+        ret = -errno;
+        error_setg_errno(call->errp, -ret, "Could not reopen file");
+        return ret;
+    }
+    ret = write_zeroes_buffered(fd, old, call->offset);
+    close(fd);
+    if (ret < 0) {
+        error_setg_errno(call->errp, -ret,
+                         "Could not write zeros for preallocation");
+    }
+    return ret;
+}
+
+static int truncate_call(void *opaque)
+{
+    TruncateCall *call = opaque;
+    int64_t old = file_length(call->s);
+    int ret;
+
+    if (old < 0) {
+        error_setg_errno(call->errp, -old, "Could not get file length");
+        return old;
+    }
+    if (call->prealloc != PREALLOC_MODE_OFF && call->offset < old) {
+        error_setg(call->errp, "Cannot use preallocation for shrinking files");
+        return -ENOTSUP;
+    }
+    if (call->prealloc == PREALLOC_MODE_OFF || call->offset == old) {
+        ret = resize(call->s->fd, call->offset);
+        if (ret < 0) {
+            error_setg_errno(call->errp, -ret, "Could not resize file");
+        }
+        return ret;
+    }
+    ret = call->prealloc == PREALLOC_MODE_FALLOC
+        ? preallocate_falloc(call, old) : preallocate_full(call, old);
+    if (ret < 0) {
+        resize(call->s->fd, old);
+    }
+    return ret;
+}
+
+static int coroutine_fn co_truncate_device(BlockDriverState *bs,
+                                           int64_t offset,
+                                           PreallocMode prealloc,
+                                           Error **errp)
+{
+    int64_t length;
+
+    if (prealloc != PREALLOC_MODE_OFF) {
+        error_setg(errp, "Preallocation mode '%s' unsupported for this "
+                   "non-regular file", PreallocMode_str(prealloc));
+        return -ENOTSUP;
+    }
+    length = file_co_getlength(bs);
+    if (length < 0) {
+        error_setg_errno(errp, -length, "Could not get device length");
+        return length;
+    }
+    if (length != offset) {
+        error_setg(errp, "Cannot resize device files");
+        return -ENOTSUP;
+    }
+    return 0;
+}
+
+int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset,
+                                  PreallocMode prealloc,
+                                  BdrvRequestFlags flags, Error **errp)
+{
+    FileState *s = bs->opaque;
+    TruncateCall call = {
+        .s = s, .offset = offset, .prealloc = prealloc, .errp = errp,
+    };
+
+    if (!S_ISREG(s->type)) {
+        return co_truncate_device(bs, offset, prealloc, errp);
+    }
+    if (prealloc == PREALLOC_MODE_METADATA) {
+        error_setg(errp, "Unsupported preallocation mode: %s",
+                   PreallocMode_str(prealloc));
+        return -ENOTSUP;
+    }
+    return file_co_call(false, truncate_call, &call);
+}

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests on a child: checks, and the choice of what path they take.
+ *
+ * Any thread, inside a request that a user has begun (so the graph stands
+ * still).  Nodes whose driver is passthrough are called at once; for the others
+ * align.c and zeroes.c make requests fit.
+ */
+#include "block/block-int.h"
+
+#include <inttypes.h>
+
+/* ---- reads ---- */
+
+/* The part of a read that lies past the end: zeroes. */
+static int coroutine_fn co_read_across_end(BlockDriverState *bs,
+                                           int64_t offset, int64_t len,
+                                           QEMUIOVector *qiov,
+                                           BdrvRequestFlags flags)
+{
+    int64_t inside = offset < len ? len - offset : 0;
+    QEMUIOVector part;
+    int ret = 0;
+
+    qemu_iovec_memset(qiov, inside, 0, qiov->size - inside);
+    if (inside) {
+        qemu_iovec_init_slice(&part, qiov, 0, inside);
+        ret = bs->drv->passthrough
+              ? bs->drv->bdrv_co_preadv(bs, offset, inside, &part, flags)
+              : bdrv_co_do_preadv(bs, offset, inside, &part, flags);
+        qemu_iovec_destroy(&part);
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
+                                QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    BlockDriverState *bs = child->bs;
+    int64_t bytes = qiov->size;
+    int64_t len = bdrv_getlength(bs);
+
+    if (!bdrv_range_ok(offset, bytes)) {
+        return -EIO;
+    }
+    if (bytes == 0) {
+        return 0;
+    }
+    if (__builtin_expect(offset + bytes > len, 0)) {
+        return co_read_across_end(bs, offset, len, qiov, flags);
+    }
+    if (bs->drv->passthrough) {
+        return bs->drv->bdrv_co_preadv(bs, offset, bytes, qiov, flags);
+    }
+    return bdrv_co_do_preadv(bs, offset, bytes, qiov, flags);
+}
+
+/* ---- writes ---- */
+
+static void raise_to(int64_t *what, int64_t value)
+{
+    int64_t old = __atomic_load_n(what, __ATOMIC_RELAXED);
+
+    while (value > old
+           && !__atomic_compare_exchange_n(what, &old, value, true,
+                                           __ATOMIC_RELAXED,
+                                           __ATOMIC_RELAXED)) {
+    }
+}
+
+void bdrv_note_write(BlockDriverState *bs, int64_t end)
+{
+    raise_to(&bs->wr_highest_offset, end);
+    if (bs->drv->can_grow) {
+        raise_to(&bs->total_bytes, end);
+    }
+}
+
+/* A passthrough node's length is not its own business. */
+static inline void note_passed_on(BlockDriverState *bs, int64_t end)
+{
+    raise_to(&bs->wr_highest_offset, end);
+}
+
+/* 0 or -errno: may [@offset, @offset + @bytes) be written? */
+static int check_write(BlockDriverState *bs, int64_t offset, int64_t bytes)
+{
+    if (!bdrv_range_ok(offset, bytes)) {
+        return -EIO;
+    }
+    if (bs->read_only) {
+        return -EPERM;
+    }
+    if (offset + bytes > bdrv_getlength(bs) && !bs->drv->can_grow) {
+        return -EIO;
+    }
+    return 0;
+}
+
+/*
+ * Adapt @flags to what the node does itself.  Sets *@flush if FUA is left for
+ * us to do.
+ */
+static BdrvRequestFlags adapt_flags(BlockDriverState *bs,
+                                    BdrvRequestFlags flags,
+                                    BdrvRequestFlags supported, bool *flush)
+{
+    *flush = false;
+    if ((flags & BDRV_REQ_MAY_UNMAP) && !bs->discard_unmap) {
+        flags &= ~BDRV_REQ_MAY_UNMAP;
+    }
+    if (flags & BDRV_REQ_FUA) {
+        if (bs->drv->is_protocol && bs->cache_no_flush) {
+            flags &= ~BDRV_REQ_FUA;
+        } else if (!(supported & BDRV_REQ_FUA)) {
+            flags &= ~BDRV_REQ_FUA;
+            *flush = true;
+        }
+    }
+    return flags;
+}
+
+static int coroutine_fn co_write_zeroes(BlockDriverState *bs, int64_t offset,
+                                        int64_t bytes, BdrvRequestFlags flags)
+{
+    bool flush;
+    int ret;
+
+    flags = adapt_flags(bs, flags, bs->drv->supported_zero_flags, &flush);
+    if (bs->drv->passthrough) {
+        ret = bs->drv->bdrv_co_pwrite_zeroes(bs, offset, bytes, flags);
+        note_passed_on(bs, offset + bytes);
+    } else {
+        ret = bdrv_co_do_pwrite_zeroes(bs, offset, bytes, flags);
+    }
+    if (ret >= 0) {
+        ret = flush ? bdrv_co_flush(bs) : 0;
+    }
+    return ret;
+}
+
+static inline bool becomes_zeroes(const BlockDriverState *bs,
+                                  const QEMUIOVector *qiov)
+{
+    return bs->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF
+           && qemu_iovec_is_zero(qiov, 0, qiov->size);
+}
+
+int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
+                                 QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    BlockDriverState *bs = child->bs;
+    int64_t bytes = qiov->size;
+    bool flush;
+    int ret;
+
+    ret = check_write(bs, offset, bytes);
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    if (flags & BDRV_REQ_ZERO_WRITE) {
+        return co_write_zeroes(bs, offset, bytes, flags);
+    }
+    if (becomes_zeroes(bs, qiov)) {
+        if (bs->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP) {
+            flags |= BDRV_REQ_MAY_UNMAP;
+        }
+        return co_write_zeroes(bs, offset, bytes, flags);
+    }
+
+    flags = adapt_flags(bs, flags & BDRV_REQ_FUA,
+                        bs->drv->supported_write_flags, &flush);
+    if (bs->drv->passthrough) {
+        ret = bs->drv->bdrv_co_pwritev(bs, offset, bytes, qiov, flags);
+        note_passed_on(bs, offset + bytes);
+    } else {
+        ret = bdrv_co_do_pwritev(bs, offset, bytes, qiov, flags);
+    }
+    if (ret >= 0) {
+        ret = __builtin_expect(flush, 0) ? bdrv_co_flush(bs) : 0;
+    }
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset,
+                                       int64_t bytes, BdrvRequestFlags flags)
+{
+    int ret = check_write(child->bs, offset, bytes);
+
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    return co_write_zeroes(child->bs, offset, bytes, flags);
+}
+
+/* ---- discard ---- */
+
+int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
+                                  int64_t bytes)
+{
+    BlockDriverState *bs = child->bs;
+    int64_t len = bdrv_getlength(bs);
+    int64_t align = MAX(bs->bl.request_alignment, bs->bl.pdiscard_alignment);
+    int64_t max = bs->bl.max_pdiscard ? bs->bl.max_pdiscard
+                                      : BDRV_REQUEST_MAX_BYTES;
+    int64_t end;
+    int ret;
+
+    ret = check_write(bs, offset, bytes);
+    if (ret < 0) {
+        return ret;
+    }
+    if (!bs->discard_unmap || !bs->drv->bdrv_co_pdiscard) {
+        return 0;
+    }
+    bytes = MIN(bytes, len - offset);
+    if (bs->drv->passthrough) {
+        return bytes > 0 ? bs->drv->bdrv_co_pdiscard(bs, offset, bytes) : 0;
+    }
+
+    /* Only whole units go; the end of the image counts as the end of one. */
+    end = offset + bytes >= len ? bdrv_align_up(len, align)
+                                : bdrv_align_down(offset + bytes, align);
+    offset = bdrv_align_up(offset, align);
+    max = MAX(bdrv_align_down(max, align), align);
+    while (ret >= 0 && offset < end) {
+        int64_t n = MIN(end - offset, max);
+        TrackedRequest req;
+
+        track_co_begin(bs, &req, offset, offset + n, false);
+        ret = bs->drv->bdrv_co_pdiscard(bs, offset, n);
+        track_end(&req);
+        offset += n;
+    }
+    return ret == -ENOTSUP ? 0 : MIN(ret, 0);
+}
+
+/* ---- flush ---- */
+
+int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
+{
+    BdrvChild *c;
+    int ret = 0;
+
+    if (bs->drv->bdrv_co_flush
+        && !(bs->drv->is_protocol && bs->cache_no_flush)) {
+        ret = bs->drv->bdrv_co_flush(bs);
+    }
+    /* A failure must not keep the others from being flushed. */
+    TAILQ_FOREACH(c, &bs->children, next) {
+        if (!(c->role & BDRV_CHILD_COW)) {
+            int child_ret = bdrv_co_flush(c->bs);
+
+            ret = ret < 0 ? ret : child_ret;
+        }
+    }
+    return ret;
+}
+
+/* ---- length ---- */
+
+static int coroutine_fn co_truncate_tracked(BlockDriverState *bs,
+                                            int64_t offset,
+                                            PreallocMode prealloc,
+                                            BdrvRequestFlags flags,
+                                            Error **errp)
+{
+    int64_t old = bdrv_getlength(bs);
+    int64_t len = offset;
+    int ret;
+
+    if (offset < old && prealloc != PREALLOC_MODE_OFF) {
+        error_setg(errp, "Preallocation can't be used for shrinking files");
+        return -EINVAL;
+    }
+    ret = bs->drv->bdrv_co_truncate(bs, offset, prealloc,
+                                    flags & bs->drv->supported_truncate_flags,
+                                    errp);
+    if (ret < 0) {
+        return ret;
+    }
+    if (bs->drv->bdrv_co_getlength) {
+        len = bs->drv->bdrv_co_getlength(bs);
+        if (len < 0) {
+            error_setg_errno(errp, -len, "Could not get the new size");
+            return len;
+        }
+    }
+    __atomic_store_n(&bs->total_bytes, len, __ATOMIC_RELAXED);
+    return 0;
+}
+
+int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
+                                  PreallocMode prealloc,
+                                  BdrvRequestFlags flags, Error **errp)
+{
+    BlockDriverState *bs = child->bs;
+    int64_t old = bdrv_getlength(bs);
+    TrackedRequest req;
+    int ret;
+
+    if (offset < 0) {
+        error_setg(errp, "Image size cannot be negative");
+        return -EINVAL;
+    }
+    if (offset > BDRV_MAX_LENGTH) {
+        error_setg(errp, "offset(%" PRIi64 ") exceeds maximum(%" PRIi64 ")",
+                   offset, BDRV_MAX_LENGTH);
+        return -EFBIG;
+    }
+    if (bs->read_only) {
+        error_setg(errp, "Image is read-only");
+        return -EACCES;
+    }
+    if (!bs->drv->bdrv_co_truncate) {
+        error_setg(errp, "Image format driver does not support resize");
+        return -ENOTSUP;
+    }
+    if (bs->drv->passthrough) {
+        return bs->drv->bdrv_co_truncate(bs, offset, prealloc, flags, errp);
+    }
+
+    /* From the lower end on nothing else may be written meanwhile. */
+    track_co_begin(bs, &req, MIN(old, offset), INT64_MAX, true);
+    ret = co_truncate_tracked(bs, offset, prealloc, flags, errp);
+    track_end(&req);
+
+    if (ret >= 0 && offset > old && (flags & BDRV_REQ_ZERO_WRITE)
+        && !(bs->drv->supported_truncate_flags & BDRV_REQ_ZERO_WRITE)) {
+        ret = co_write_zeroes(bs, old, offset - old, BDRV_REQ_MAY_UNMAP);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not write zeroes");
+        }
+    }
+    return ret;
+}
+
+int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
+{
+    int64_t old, len;
+
+    if (bs->length_follows_file) {
+        len = bdrv_co_getlength(bs->file->bs);
+        return len < 0 ? len : MAX(len - bs->file_offset, 0);
+    }
+    old = bdrv_getlength(bs);
+    if (!bs->drv->bdrv_co_getlength) {
+        return old;
+    }
+    len = bs->drv->bdrv_co_getlength(bs);
+    if (len < 0 || len == old) {
+        return len;
+    }
+    /* A write of ours that grew the file meanwhile knows better. */
+    if (!__atomic_compare_exchange_n(&bs->total_bytes, &old, len, false,
+                                     __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        return old;
+    }
+    return len;
+}
+
+int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
+{
+    BdrvChild *c;
+    int64_t sum = 0;
+
+    if (bs->drv->bdrv_co_get_allocated_file_size) {
+        return bs->drv->bdrv_co_get_allocated_file_size(bs);
+    }
+    if (bs->drv->is_protocol) {
+        return -ENOTSUP;
+    }
+    TAILQ_FOREACH(c, &bs->children, next) {
+        int64_t n;
+
+        if (c->role & BDRV_CHILD_COW) {
+            continue;
+        }
+        n = bdrv_co_get_allocated_file_size(c->bs);
+        if (n < 0) {
+            return n;
+        }
+        sum += n;
+    }
+    return sum;
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * QMP commands that describe the graph: query-block, query-named-block-nodes,
+ * query-blockstats.
+ *
+ * Main thread, in the monitor's coroutine, under the graph lock: asking a file
+ * for its size may yield.
+ */
+#include "block/block-int.h"
+
+#include <limits.h>
+#include <unistd.h>
+#include "block/accounting.h"
+#include "qapi/qapi-commands.h"
+#include "qapi/visit.h"
+
+/* ---- query-named-block-nodes ---- */
+
+static BlockLimitsInfo *limits_info(const BlockLimits *bl)
+{
+    BlockLimitsInfo *info = g_new0(BlockLimitsInfo, 1);
+
+    info->request_alignment = bl->request_alignment;
+    info->has_max_discard = bl->max_pdiscard > 0;
+    info->max_discard = bl->max_pdiscard;
+    info->has_discard_alignment = bl->pdiscard_alignment > 0;
+    info->discard_alignment = bl->pdiscard_alignment;
+    info->has_max_write_zeroes = bl->max_pwrite_zeroes > 0;
+    info->max_write_zeroes = bl->max_pwrite_zeroes;
+    info->has_write_zeroes_alignment = bl->pwrite_zeroes_alignment > 0;
+    info->write_zeroes_alignment = bl->pwrite_zeroes_alignment;
+    info->has_max_transfer = bl->max_transfer > 0;
+    info->max_transfer = MIN(bl->max_transfer, UINT32_MAX);
+    info->max_iov = bl->max_iov ? bl->max_iov : IOV_MAX;
+    info->min_mem_alignment = bl->min_mem_alignment;
+    info->opt_mem_alignment = MAX(bl->min_mem_alignment,
+                                  (size_t)sysconf(_SC_PAGESIZE));
+    return info;
+}
+
+/* Does the data end up in a file of ours? */
+static bool is_on_a_file(const BlockDriverState *bs)
+{
+    while (bs->file) {
+        bs = bs->file->bs;
+    }
+    return bs->drv->driver == BLOCKDEV_DRIVER_FILE
+           || bs->drv->driver == BLOCKDEV_DRIVER_HOST_DEVICE;
+}
+
+static ImageInfo *coroutine_fn co_image_info(BlockDriverState *bs)
+{
+    ImageInfo *info = g_new0(ImageInfo, 1);
+    int64_t size = bdrv_co_get_allocated_file_size(bs);
+
+    info->filename = g_strdup(bs->filename);
+    info->format = g_strdup(bs->drv->format_name);
+    info->virtual_size = bdrv_getlength(bs);
+    info->has_actual_size = size >= 0;
+    info->actual_size = MAX(size, 0);
+    info->has_dirty_flag = is_on_a_file(bs);
+    info->limits = limits_info(&bs->bl);
+    if (bs->drv->bdrv_get_specific_info) {
+        info->format_specific = bs->drv->bdrv_get_specific_info(bs);
+    }
+    return info;
+}
+
+static BlockDeviceInfo *coroutine_fn co_device_info(BlockDriverState *bs,
+                                                    bool flat)
+{
+    BlockDeviceInfo *info = g_new0(BlockDeviceInfo, 1);
+    BlockdevChildList **tail = &info->children;
+    ImageInfo **image = &info->image;
+    BdrvChild *c;
+
+    info->file = g_strdup(bs->filename);
+    info->node_name = g_strdup(bs->node_name);
+    info->ro = bs->read_only;
+    info->drv = g_strdup(bs->drv->format_name);
+    info->active = true;
+    info->detect_zeroes = bs->detect_zeroes;
+    info->cache = g_new0(BlockdevCacheInfo, 1);
+    info->cache->writeback = true;
+    info->cache->direct = bs->cache_direct;
+    info->cache->no_flush = bs->cache_no_flush;
+
+    TAILQ_FOREACH(c, &bs->children, next) {
+        BlockdevChild *child = g_new0(BlockdevChild, 1);
+
+        child->child = g_strdup(c->name);
+        child->node_name = g_strdup(c->bs->node_name);
+        QAPI_LIST_APPEND(tail, child);
+    }
+
+    /* What is below a filter counts as its backing. */
+    *image = co_image_info(bs);
+    while (!flat && bs->drv->is_filter && bs->file) {
+        bs = bs->file->bs;
+        info->backing_file_depth++;
+        image = &(*image)->backing_image;
+        *image = co_image_info(bs);
+    }
+    return info;
+}
+
+BlockDeviceInfoList *coroutine_fn qmp_query_named_block_nodes(
+    const QmpQueryNamedBlockNodesArg *arg, Error **errp)
+{
+    BlockDeviceInfoList *list = NULL, **tail = &list;
+    BlockDriverState *bs;
+
+    bdrv_graph_co_lock();
+    TAILQ_FOREACH(bs, &bdrv_all_nodes, next) {
+        QAPI_LIST_APPEND(tail, co_device_info(bs, arg->has_flat && arg->flat));
+    }
+    bdrv_graph_unlock();
+    return list;
+}
+
+/* ---- query-block ---- */
+
+/* Lists devices, of which this program has none. */
+BlockInfoList *coroutine_fn qmp_query_block(const QmpQueryBlockArg *arg,
+                                            Error **errp)
+{
+    return NULL;
+}
+
+/* ---- query-blockstats ---- */
+
+/* What all users of the node have done, those that have left included. */
+static BlockDeviceStats *device_stats(const BlockDriverState *bs)
+{
+    BlockDeviceStats *st = g_new0(BlockDeviceStats, 1);
+    BlockAcct sum = *bs->retired_acct;
+    BdrvChild *c;
+
+    TAILQ_FOREACH(c, &bs->parents, next_parent) {
+        if (c->blk) {
+            blk_acct_sum(c->blk, &sum);
+        }
+    }
+    st->rd_bytes = sum.bytes[BLOCK_ACCT_READ];
+    st->wr_bytes = sum.bytes[BLOCK_ACCT_WRITE];
+    st->unmap_bytes = sum.bytes[BLOCK_ACCT_UNMAP];
+    st->rd_operations = sum.ops[BLOCK_ACCT_READ];
+    st->wr_operations = sum.ops[BLOCK_ACCT_WRITE];
+    st->flush_operations = sum.ops[BLOCK_ACCT_FLUSH];
+    st->unmap_operations = sum.ops[BLOCK_ACCT_UNMAP];
+    st->rd_total_time_ns = sum.time_ns[BLOCK_ACCT_READ];
+    st->wr_total_time_ns = sum.time_ns[BLOCK_ACCT_WRITE];
+    st->flush_total_time_ns = sum.time_ns[BLOCK_ACCT_FLUSH];
+    st->unmap_total_time_ns = sum.time_ns[BLOCK_ACCT_UNMAP];
+    st->failed_rd_operations = sum.failed[BLOCK_ACCT_READ];
+    st->failed_wr_operations = sum.failed[BLOCK_ACCT_WRITE];
+    st->failed_flush_operations = sum.failed[BLOCK_ACCT_FLUSH];
+    st->failed_unmap_operations = sum.failed[BLOCK_ACCT_UNMAP];
+    st->invalid_rd_operations = sum.invalid[BLOCK_ACCT_READ];
+    st->invalid_wr_operations = sum.invalid[BLOCK_ACCT_WRITE];
+    st->invalid_flush_operations = sum.invalid[BLOCK_ACCT_FLUSH];
+    st->invalid_unmap_operations = sum.invalid[BLOCK_ACCT_UNMAP];
+    st->wr_highest_offset = __atomic_load_n(&bs->wr_highest_offset,
+                                            __ATOMIC_RELAXED);
+    if (sum.last_access_ns) {
+        st->has_idle_time_ns = true;
+        st->idle_time_ns = MAX(clock_now_ns() - sum.last_access_ns, 0);
+    }
+    return st;
+}
+
+static BlockStats *node_stats(BlockDriverState *bs)
+{
+    BlockStats *stats = g_new0(BlockStats, 1);
+
+    stats->node_name = g_strdup(bs->node_name);
+    stats->stats = device_stats(bs);
+    if (bs->drv->bdrv_get_specific_stats) {
+        stats->driver_specific = bs->drv->bdrv_get_specific_stats(bs);
+    }
+    if (bs->file) {
+        stats->parent = node_stats(bs->file->bs);
+    }
+    if (bs->backing) {
+        stats->backing = node_stats(bs->backing->bs);
+    }
+    return stats;
+}
+
+BlockStatsList *coroutine_fn qmp_query_blockstats(
+    const QmpQueryBlockstatsArg *arg, Error **errp)
+{
+    BlockStatsList *list = NULL, **tail = &list;
+    BlockDriverState *bs;
+
+    if (!arg->has_query_nodes || !arg->query_nodes) {
+        return NULL;            /* devices only: there are none */
+    }
+    bdrv_graph_co_lock();
+    TAILQ_FOREACH_REVERSE(bs, &bdrv_all_nodes, BdrvNodeList, next) {
+        QAPI_LIST_APPEND(tail, node_stats(bs));
+    }
+    bdrv_graph_unlock();
+    return list;
+}
