@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The FUSE export: a block node as a regular file.
+ *
+ * This file is its policy: options, the order of set-up and teardown, and how
+ * requests enter the graph.  It runs in the main thread, but for
+ * fuse_co_process() and the reference counts.
+ *
+ * Set-up: options, mount point and ring are checked before anything is
+ * mounted; then mount, INIT, start the queues in their threads, and look at
+ * the file once to see that it answers.  What fails undoes all before it.
+ *
+ * Teardown: refuse new requests, let those in flight finish, unmount and abort
+ * the connection, wait until the last request and the last ring entry are
+ * back, stop and close each queue in its own thread, free.
+ */
+#include "config-host.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "block/export/fuse-int.h"
+#include "block/export/fuse.h"
+#include "util/thread-pool.h"
+#include "util/trace.h"
+
+/* Entries per ring queue, buffers per /dev/fuse queue. */
+#define FUSE_DEFAULT_QUEUE_DEPTH 32
+#define FUSE_MAX_QUEUE_DEPTH 1024
+
+/*
+ * Requests in flight at shutdown may take this long before their clients are
+ * cut off; the memory stays until storage has answered.
+ */
+#define FUSE_DRAIN_TIMEOUT_NS (5 * 1000000000LL)
+
+/* Canonical mount points of all exports, as keys.  Main thread. */
+static GHashTable *fuse_mountpoints;
+
+static FuseExport *fuse_export_from(BlockExport *exp)
+{
+    return (FuseExport *)((char *)exp - offsetof(FuseExport, common));
+}
+
+/* ---- requests (any thread) ---- */
+
+int coroutine_fn fuse_co_process(FuseExport *exp, FuseRequest *req)
+{
+    int ret = -ENOTCONN;
+
+    /* A ring's reply overwrites the header, but not before this returns. */
+    trace(fuse_request, "id=%s unique=%" PRIu64 " opcode=%u payload=%zu",
+          exp->common.id, req->in->unique, req->in->opcode, req->payload_len);
+    __atomic_add_fetch(&exp->n_requests, 1, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&exp->halted, __ATOMIC_SEQ_CST)) {
+        blk_co_begin_request(exp->common.blk);
+        ret = fuse_op_co_run(&exp->file, req);
+        blk_end_request(exp->common.blk);
+    }
+    trace(fuse_reply, "id=%s unique=%" PRIu64 " ret=%d", exp->common.id,
+          req->in->unique, ret);
+    if (__atomic_sub_fetch(&exp->n_requests, 1, __ATOMIC_SEQ_CST) == 0) {
+        aio_bh_schedule(exp->idle_bh);
+    }
+    return ret;
+}
+
+void fuse_export_get(FuseExport *exp)
+{
+    __atomic_add_fetch(&exp->n_users, 1, __ATOMIC_RELAXED);
+}
+
+void fuse_export_put(FuseExport *exp)
+{
+    if (__atomic_sub_fetch(&exp->n_users, 1, __ATOMIC_ACQ_REL) == 0) {
+        aio_bh_schedule(exp->unused_bh);
+    }
+}
+
+void fuse_export_connection_ended(FuseExport *exp)
+{
+    if (!__atomic_exchange_n(&exp->ended, true, __ATOMIC_RELAXED)) {
+        aio_bh_schedule(exp->ended_bh);
+    }
+}
+
+static void fuse_export_idle_bh(void *opaque)
+{
+    FuseExport *exp = opaque;
+
+    co_event_set(&exp->idle);
+}
+
+static void fuse_export_unused_bh(void *opaque)
+{
+    FuseExport *exp = opaque;
+
+    co_event_set(&exp->unused);
+}
+
+static void fuse_export_ended_bh(void *opaque)
+{
+    FuseExport *exp = opaque;
+
+    trace(fuse_connection_ended, "id=%s", exp->common.id);
+    blk_exp_request_shutdown(&exp->common);
+}
+
+/* ---- checks before set-up ---- */
+
+typedef struct FuseStat {
+    const char *path;
+    struct stat st;
+    int ret;                    /* 0 or -errno */
+} FuseStat;
+
+static int fuse_stat_worker(void *opaque)
+{
+    FuseStat *s = opaque;
+
+    s->ret = stat(s->path, &s->st) < 0 ? -errno : 0;
+    return s->ret;
+}
+
+/*
+ * stat(2) in another thread: the path may lead to a file which this very
+ * thread serves.
+ */
+static int coroutine_fn fuse_co_stat(FuseStat *s)
+{
+    s->ret = -EAGAIN;
+    return thread_pool_co_submit(fuse_stat_worker, s);
+}
+
+static bool coroutine_fn fuse_co_check_mountpoint(const char *mountpoint,
+                                                  const char *path,
+                                                  Error **errp)
+{
+    FuseStat s = { .path = mountpoint };
+    int ret;
+
+    if (fuse_mountpoints && g_hash_table_contains(fuse_mountpoints, path)) {
+        error_setg(errp, "There already is a FUSE export on '%s'",
+                   mountpoint);
+        return false;
+    }
+    ret = fuse_co_stat(&s);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to stat '%s'", mountpoint);
+        return false;
+    }
+    if (!S_ISREG(s.st.st_mode)) {
+        error_setg(errp, "'%s' is not a regular file", mountpoint);
+        return false;
+    }
+    return true;
+}
+
+/* off, on or auto, from a boolean or an enum; off by default. */
+static OnOffAuto fuse_uring_option(const BlockExportOptionsFuse *opts)
+{
+    if (!opts->io_uring) {
+        return ON_OFF_AUTO_OFF;
+    }
+    if (opts->io_uring->type == QTYPE_QBOOL) {
+        return opts->io_uring->u.enable ? ON_OFF_AUTO_ON : ON_OFF_AUTO_OFF;
+    }
+    return opts->io_uring->u.mode;
+}
+
+/* ---- queues ---- */
+
+static void fuse_queue_start_bh(void *opaque)
+{
+    FuseQueue *q = opaque;
+
+    if (q->exp->uring_wanted && q->exp->placement) {
+        aio_context_set_placement(q->ctx, true);
+    }
+    fuse_dev_start(q);
+    fuse_uring_start(q);
+}
+
+static void fuse_queue_stop_bh(void *opaque)
+{
+    FuseQueue *q = opaque;
+
+    fuse_dev_deinit(q);
+}
+
+static void fuse_create_queues(FuseExport *exp)
+{
+    unsigned n = exp->common.n_iothreads;
+
+    exp->n_queues = MAX(n, 1);
+    exp->queues = g_new0(FuseQueue, exp->n_queues);
+    for (unsigned i = 0; i < exp->n_queues; i++) {
+        exp->queues[i].exp = exp;
+        exp->queues[i].ctx = n ? iothread_aio_context(exp->common.iothreads[i])
+                               : aio_context_current();
+        fuse_dev_init(&exp->queues[i], -1);
+    }
+}
+
+/*
+ * Deal the kernel's ring queues to the FuseQueues, round-robin.  Both counts
+ * meet in this place alone.
+ */
+static bool fuse_deal_ring_queues(FuseExport *exp, Error **errp)
+{
+    unsigned n = fuse_uring_kernel_queues();
+
+    for (unsigned qid = 0; qid < n; qid++) {
+        if (!fuse_uring_add_queue(&exp->queues[qid % exp->n_queues], qid,
+                                  exp->queue_depth, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void fuse_free_queues(FuseExport *exp)
+{
+    for (unsigned i = 0; i < exp->n_queues; i++) {
+        fuse_uring_deinit(&exp->queues[i]);
+    }
+    g_free(exp->queues);
+}
+
+/* Settle, without mounting, whether the ring is wanted and to be had. */
+static bool fuse_check_uring(FuseExport *exp, OnOffAuto mode, Error **errp)
+{
+    g_autofree AioContext **contexts = g_new(AioContext *, exp->n_queues);
+    g_autoptr(Error) local_err = NULL;
+
+    if (mode == ON_OFF_AUTO_OFF) {
+        return true;
+    }
+    for (unsigned i = 0; i < exp->n_queues; i++) {
+        contexts[i] = exp->queues[i].ctx;
+    }
+    exp->file.offer_uring =
+        fuse_uring_check(contexts, exp->n_queues, &local_err)
+        && fuse_deal_ring_queues(exp, &local_err);
+    if (exp->file.offer_uring) {
+        return true;
+    }
+    if (mode == ON_OFF_AUTO_ON) {
+        error_propagate(errp, g_steal_pointer(&local_err));
+        return false;
+    }
+    info_report("export '%s' uses /dev/fuse: %s", exp->common.id,
+                error_get_pretty(local_err));
+    return true;
+}
+
+/* ---- set-up ---- */
+
+static bool coroutine_fn fuse_co_mount(FuseExport *exp,
+                                       FuseExportAllowOther allow_other,
+                                       Error **errp)
+{
+    FuseMountOptions options = {
+        .writable = exp->file.writable,
+        .allow_other = allow_other != FUSE_EXPORT_ALLOW_OTHER_OFF,
+    };
+
+    /* What fails with allow_other and auto may do without. */
+    if (allow_other == FUSE_EXPORT_ALLOW_OTHER_AUTO
+        && !fuse_mount_co_mount(&exp->mount, &options, NULL)) {
+        options.allow_other = false;
+    }
+    if (exp->mount.fd < 0
+        && !fuse_mount_co_mount(&exp->mount, &options, errp)) {
+        return false;
+    }
+    exp->file.allow_other = options.allow_other;
+    trace(fuse_mounted, "id=%s path=%s minor=%u fusermount=%d allow_other=%d",
+          exp->common.id, exp->mount.path, exp->mount.minor,
+          exp->mount.by_fusermount, options.allow_other);
+    return true;
+}
+
+/* INIT, and an fd for each queue: the mount's own and clones of it. */
+static bool coroutine_fn fuse_co_connect(FuseExport *exp, OnOffAuto uring,
+                                         Error **errp)
+{
+    int fd = exp->mount.fd;
+    int ret = fuse_dev_co_handshake(exp, fd);
+
+    fuse_dev_init(&exp->queues[0], fd);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to initialize the FUSE session");
+        return false;
+    }
+    trace(fuse_init, "id=%s flags=%#" PRIx64, exp->common.id,
+          exp->file.init_flags);
+    exp->uring_wanted = exp->file.init_flags & FUSE_OVER_IO_URING;
+    if (!exp->uring_wanted) {
+        if (uring == ON_OFF_AUTO_ON) {
+            error_setg(errp, "FUSE over io_uring is not available: the "
+                       "kernel does not offer it (Linux 6.14 or later is "
+                       "needed)");
+            return false;
+        }
+        for (unsigned i = 0; i < exp->n_queues; i++) {
+            fuse_uring_deinit(&exp->queues[i]);
+        }
+    }
+    for (unsigned i = 1; i < exp->n_queues; i++) {
+        ret = fuse_dev_clone(fd);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Failed to clone the FUSE fd");
+            return false;
+        }
+        fuse_dev_init(&exp->queues[i], ret);
+    }
+    return true;
+}
+
+/*
+ * Start the queues, and look at the file as a client would: a ring that the
+ * kernel refuses shows here, and not in somebody's first request.
+ */
+static bool coroutine_fn fuse_co_start(FuseExport *exp, OnOffAuto uring,
+                                       Error **errp)
+{
+    FuseStat s = { .path = exp->mount.path };
+
+    for (unsigned i = 0; i < exp->n_queues; i++) {
+        aio_co_run_in(exp->queues[i].ctx, fuse_queue_start_bh,
+                      &exp->queues[i]);
+    }
+    if (fuse_co_stat(&s) < 0
+        || __atomic_load_n(&exp->ended, __ATOMIC_RELAXED)) {
+        error_setg_errno(errp, s.ret < 0 ? -s.ret : ENOTCONN,
+                         "The FUSE export on '%s' does not answer",
+                         exp->mount.path);
+        return false;
+    }
+    if (exp->uring_wanted && uring == ON_OFF_AUTO_ON
+        && __atomic_load_n(&exp->uring_broken, __ATOMIC_RELAXED)) {
+        error_setg(errp, "FUSE over io_uring is not available: the kernel "
+                   "refused to register a buffer");
+        return false;
+    }
+    return true;
+}
+
+static void coroutine_fn fuse_co_shutdown(BlockExport *common);
+static void fuse_free(BlockExport *common);
+
+static void fuse_init_life(FuseExport *exp)
+{
+    AioContext *ctx = aio_context_current();
+
+    exp->n_requests = exp->n_users = 1;
+    exp->idle_bh = aio_bh_new(ctx, fuse_export_idle_bh, exp);
+    exp->unused_bh = aio_bh_new(ctx, fuse_export_unused_bh, exp);
+    exp->ended_bh = aio_bh_new(ctx, fuse_export_ended_bh, exp);
+}
+
+static bool fuse_check_options(const BlockExportOptionsFuse *opts,
+                               Error **errp)
+{
+    if (opts->has_queue_depth
+        && (opts->queue_depth < 1
+            || opts->queue_depth > FUSE_MAX_QUEUE_DEPTH)) {
+        error_setg(errp, "queue-depth must be between 1 and %d",
+                   FUSE_MAX_QUEUE_DEPTH);
+        return false;
+    }
+    return true;
+}
+
+static bool coroutine_fn fuse_co_create(BlockExport *common,
+                                        const BlockExportOptions *export_opts,
+                                        Error **errp)
+{
+    FuseExport *exp = fuse_export_from(common);
+    const BlockExportOptionsFuse *opts = &export_opts->u.fuse;
+    OnOffAuto uring = fuse_uring_option(opts);
+    g_autofree char *path = g_canonicalize_filename(opts->mountpoint, NULL);
+
+    if (!fuse_check_options(opts, errp)
+        || !fuse_co_check_mountpoint(opts->mountpoint, path, errp)) {
+        return false;
+    }
+    exp->mount = (FuseMount) { .path = g_steal_pointer(&path), .fd = -1 };
+    exp->queue_depth = opts->has_queue_depth ? opts->queue_depth
+                                             : FUSE_DEFAULT_QUEUE_DEPTH;
+    exp->placement = !opts->has_placement
+                     || opts->placement == FUSE_PLACEMENT_ADAPTIVE;
+    fuse_file_init(&exp->file, common->blk, export_opts->writable,
+                   opts->growable, false);
+    fuse_init_life(exp);
+    fuse_create_queues(exp);
+    if (!fuse_mountpoints) {
+        fuse_mountpoints = g_hash_table_new(g_str_hash, g_str_equal);
+    }
+    g_hash_table_add(fuse_mountpoints, exp->mount.path);
+
+    if (fuse_check_uring(exp, uring, errp)
+        && fuse_co_mount(exp,
+                         opts->has_allow_other
+                         ? opts->allow_other : FUSE_EXPORT_ALLOW_OTHER_AUTO,
+                         errp)
+        && fuse_co_connect(exp, uring, errp)
+        && fuse_co_start(exp, uring, errp)) {
+        return true;
+    }
+    fuse_co_shutdown(common);
+    fuse_free(common);
+    return false;
+}
+
+/* ---- teardown ---- */
+
+static void coroutine_fn fuse_co_shutdown(BlockExport *common)
+{
+    FuseExport *exp = fuse_export_from(common);
+
+    __atomic_store_n(&exp->halted, true, __ATOMIC_SEQ_CST);
+    if (__atomic_sub_fetch(&exp->n_requests, 1, __ATOMIC_SEQ_CST) > 0) {
+        co_event_wait(&exp->idle, FUSE_DRAIN_TIMEOUT_NS);
+    }
+    if (exp->mount.fd >= 0) {
+        fuse_mount_co_end(&exp->mount,
+                          !__atomic_load_n(&exp->ended, __ATOMIC_RELAXED));
+    }
+    if (__atomic_sub_fetch(&exp->n_users, 1, __ATOMIC_ACQ_REL) > 0) {
+        co_event_wait(&exp->unused, -1);
+    }
+    for (unsigned i = 0; i < exp->n_queues; i++) {
+        aio_co_run_in(exp->queues[i].ctx, fuse_queue_stop_bh,
+                      &exp->queues[i]);
+    }
+    exp->mount.fd = -1;
+}
+
+static void fuse_free(BlockExport *common)
+{
+    FuseExport *exp = fuse_export_from(common);
+
+    fuse_free_queues(exp);
+    aio_bh_delete(exp->idle_bh);
+    aio_bh_delete(exp->unused_bh);
+    aio_bh_delete(exp->ended_bh);
+    g_hash_table_remove(fuse_mountpoints, exp->mount.path);
+    g_free(exp->mount.path);
+}
+
+/* ---- for the common code ---- */
+
+static bool fuse_in_use(BlockExport *common)
+{
+    FuseExport *exp = fuse_export_from(common);
+
+    return __atomic_load_n(&exp->file.open_count, __ATOMIC_RELAXED) > 0
+           || __atomic_load_n(&exp->n_requests, __ATOMIC_RELAXED) > 1;
+}
+
+static void fuse_query(BlockExport *common, BlockExportInfo *info)
+{
+    FuseExport *exp = fuse_export_from(common);
+
+    info->has_io_uring = true;
+    info->io_uring = exp->uring_wanted
+                     && !__atomic_load_n(&exp->uring_broken, __ATOMIC_RELAXED);
+}
+
+const BlockExportDriver blk_exp_fuse = {
+    .type = BLOCK_EXPORT_TYPE_FUSE,
+    .instance_size = sizeof(FuseExport),
+    .co_create = fuse_co_create,
+    .co_shutdown = fuse_co_shutdown,
+    .free = fuse_free,
+    .in_use = fuse_in_use,
+    .query = fuse_query,
+};

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* The FUSE export's entry in the table of export types. */
+#ifndef BLOCK_EXPORT_FUSE_H
+#define BLOCK_EXPORT_FUSE_H
+
+#include "block/export/export.h"
+
+/* A FuseExport (block/export/fuse-int.h) embeds its BlockExport. */
+extern const BlockExportDriver blk_exp_fuse;
+
+#endif /* BLOCK_EXPORT_FUSE_H */
