@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qemu-storage-daemon: start, main loop, end.
+ *
+ * One coroutine carries out the command line, one other the end; in between the
+ * main thread does nothing but run its event loop.  Signals arrive through a
+ * signalfd, so that they are events like any other.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+#include "block/block.h"
+#include "block/export/export.h"
+#include "storage-daemon/chardev.h"
+#include "storage-daemon/daemon.h"
+#include "storage-daemon/monitor.h"
+#include "storage-daemon/object.h"
+#include "storage-daemon/options.h"
+#include "util/aio.h"
+#include "util/trace.h"
+
+/* After a second signal the end may take so long. */
+#define DAEMON_FORCED_END_SECONDS 10
+
+static struct {
+    ProcessOptions process;
+    BottomHalf *shutdown_bh;
+    int signal_fd;
+    bool starting;              /* the command line is being carried out */
+    bool quit_requested;
+    bool shutting_down;
+    bool ended;
+    int status;
+} state;
+
+bool daemon_quitting(void)
+{
+    return state.quit_requested;
+}
+
+void daemon_request_quit(void)
+{
+    state.quit_requested = true;
+    aio_bh_schedule(state.shutdown_bh);
+}
+
+/* ---- the end ---- */
+
+static void coroutine_fn daemon_co_shutdown(void *opaque)
+{
+    trace(daemon_shutdown, "status=%d", state.status);
+    notify_service_manager("STOPPING=1");
+    chardev_cancel_waits();
+    monitor_co_stop_all();
+    blk_exp_co_close_all();
+    chardev_co_flush_all();             /* the last replies and events */
+    bdrv_co_close_all();
+    object_co_close_all();
+    chardev_co_close_all();
+    qom_cleanup();
+    pidfile_remove();
+    state.ended = true;
+}
+
+static void daemon_shutdown_bh(void *opaque)
+{
+    if (state.starting) {
+        chardev_cancel_waits();         /* daemon_co_start() comes back here */
+    } else if (!state.shutting_down) {
+        state.shutting_down = true;
+        coroutine_enter(coroutine_create(daemon_co_shutdown, NULL));
+    }
+}
+
+/* ---- signals ---- */
+
+static void daemon_forced_end(int sig)
+{
+    _exit(EXIT_FAILURE);
+}
+
+static void daemon_signal_ready(void *opaque)
+{
+    struct signalfd_siginfo info;
+
+    while (read(state.signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        if (state.quit_requested) {
+            alarm(DAEMON_FORCED_END_SECONDS);
+        } else {
+            daemon_request_quit();
+        }
+    }
+}
+
+static void daemon_signal_set(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGHUP);
+}
+
+/* Before any thread starts: all inherit the mask. */
+static void daemon_block_signals(void)
+{
+    struct sigaction forced = { .sa_handler = daemon_forced_end };
+    sigset_t set;
+
+    daemon_signal_set(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    sigaction(SIGALRM, &forced, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static bool daemon_watch_signals(AioContext *ctx)
+{
+    sigset_t set;
+
+    daemon_signal_set(&set);
+    state.signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (state.signal_fd < 0) {
+        error_report("Failed to create a signalfd: %s", g_strerror(errno));
+        return false;
+    }
+    aio_set_fd_handler(ctx, state.signal_fd, daemon_signal_ready, NULL, NULL);
+    return true;
+}
+
+/* ---- the start ---- */
+
+/* All options have been carried out: say so. */
+static bool daemon_announce(void)
+{
+    const char *pidfile = state.process.pidfile;
+    Error *err = NULL;
+
+    if (pidfile && !pidfile_create(pidfile, &err)) {
+        error_prepend(&err, "cannot create PID file: ");
+        error_report_err(err);
+        return false;
+    }
+    notify_service_manager("READY=1");
+    daemonize_ready();
+    monitor_start_all();
+    trace(daemon_up, "pid=%d", (int)getpid());
+    return true;
+}
+
+static void coroutine_fn daemon_co_start(void *opaque)
+{
+    OptionsResult result = options_co_run();
+
+    if (result == OPTIONS_DONE && !state.quit_requested &&
+        !daemon_announce()) {
+        result = OPTIONS_FAILED;
+    }
+    state.starting = false;
+    if (result == OPTIONS_FAILED ||
+        (state.quit_requested && state.process.daemonize)) {
+        state.status = EXIT_FAILURE;    /* the parent must not claim success */
+    }
+    if (result != OPTIONS_DONE || state.quit_requested) {
+        daemon_request_quit();
+    }
+}
+
+/* No descriptor of ours may be taken for a standard stream. */
+static void daemon_open_standard_fds(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+static int daemon_run(void)
+{
+    Error *err = NULL;
+    AioContext *ctx = aio_context_new(AIO_BACKEND_AUTO, &err);
+
+    if (!ctx) {
+        error_report_err(err);
+        return EXIT_FAILURE;
+    }
+    state.shutdown_bh = aio_bh_new(ctx, daemon_shutdown_bh, NULL);
+    if (!daemon_watch_signals(ctx)) {
+        return EXIT_FAILURE;
+    }
+    state.starting = true;
+    coroutine_enter(coroutine_create(daemon_co_start, NULL));
+    while (!state.ended) {
+        aio_poll(ctx, true);
+    }
+    aio_set_fd_handler(ctx, state.signal_fd, NULL, NULL, NULL);
+    close(state.signal_fd);
+    aio_bh_delete(state.shutdown_bh);
+    aio_context_free(ctx);
+    coroutine_pool_drain();
+    return state.status;
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    g_set_prgname("qemu-storage-daemon");
+    argv[0] = (char *)g_get_prgname();          /* for getopt's messages */
+    daemon_open_standard_fds();
+    daemon_block_signals();
+    state.process = options_parse(argc, argv);
+    if (state.process.daemonize) {
+        chardev_forbid_stdio();
+        daemonize_fork();
+    }
+    status = daemon_run();
+    options_cleanup();
+    return status;
+}
