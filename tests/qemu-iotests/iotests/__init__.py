@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: MIT
+"""What an end-to-end test needs; tests do `from iotests import *`.
+
+env      what `check` chose: transport, programs, scratch directory
+testing  run(), log(), skip(), attempt(), filters
+process  run programs with a time limit
+qmp      QMP client
+daemon   StorageDaemon and exported(): a disk image as a file
+host     mounts, loop devices, file systems, fio
+"""
+
+from .env import *
+from .testing import *
+from .process import *
+from .qmp import *
+from .host import *
+from .daemon import *
