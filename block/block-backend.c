@@ -38,10 +38,13 @@ BlockBackend *blk_new(const char *name, uint64_t perm, uint64_t shared_perm)
 bool coroutine_fn blk_co_attach(BlockBackend *blk, BlockDriverState *bs,
                                 Error **errp)
 {
+    /* The node must not go while we wait for the lock. */
+    bdrv_ref(bs);
     bdrv_graph_co_lock();
     g_assert(!blk->root);
     blk->root = bdrv_co_attach_edge(bs, NULL, blk, "root", 0, blk->perm,
                                     blk->shared_perm, errp);
+    bdrv_co_unref_locked(bs);
     bdrv_graph_unlock();
     return blk->root != NULL;
 }
@@ -309,6 +312,11 @@ int coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t offset,
     if (!blk->root) {
         error_setg(errp, "No medium inserted");
         return -ENOMEDIUM;
+    }
+    if (!(blk->root->perm & BLK_PERM_RESIZE)) {
+        error_setg(errp, "No permission to resize node '%s'",
+                   blk->root->bs->node_name);
+        return -EPERM;
     }
     return bdrv_co_truncate(blk->root, offset, prealloc, flags, errp);
 }

@@ -117,8 +117,8 @@ struct BlockDriver {
                             uint64_t *nshared);
 
     /*
-     * Permissions in three steps: check (may fail, changes nothing lasting), then either
-     * set or abort.  file-posix takes its locks and reopens here.
+     * Permissions in three steps: check (may fail, changes nothing lasting),
+     * then either set or abort.  file-posix takes its locks and reopens here.
      */
     bool coroutine_fn (*bdrv_co_check_perm)(BlockDriverState *bs,
                                             uint64_t perm, uint64_t shared,

@@ -102,7 +102,10 @@ void bdrv_drained_end(BlockDriverState *bs);
  */
 BlockBackend *blk_new(const char *name, uint64_t perm, uint64_t shared_perm);
 
-/* Attach to @bs; fails if permissions conflict, naming both users. */
+/*
+ * Attach to @bs, which stays open for as long; fails if permissions conflict,
+ * naming both users.
+ */
 bool coroutine_fn blk_co_attach(BlockBackend *blk, BlockDriverState *bs,
                                 Error **errp);
 bool coroutine_fn blk_co_set_perm(BlockBackend *blk, uint64_t perm,

@@ -391,12 +391,10 @@ BlockDriverState *coroutine_fn bdrv_co_open_locked(
                    drv->format_name);
         return NULL;
     }
-    if (name && !check_node_name(name, errp)) {
-        return NULL;
-    }
 
     bs = node_new(drv);
-    if (!set_generic_options(bs, options, parent, role, errp)) {
+    if (!set_generic_options(bs, options, parent, role, errp)
+        || (name && !check_node_name(name, errp))) {
         goto fail;
     }
     if (name) {
@@ -449,7 +447,12 @@ void coroutine_fn bdrv_co_unref_locked(BlockDriverState *bs)
     }
     TAILQ_REMOVE(&bdrv_all_nodes, bs, next);
     if (!bs->read_only) {
-        bdrv_co_flush(bs);
+        int ret = bdrv_co_flush(bs);
+
+        if (ret < 0) {
+            error_report("Could not flush node '%s' on closing: %s",
+                         bs->node_name, strerror(-ret));
+        }
     }
     node_co_close(bs);
     node_co_free(bs);

@@ -71,6 +71,7 @@ void coroutine_fn qmp_block_resize(const QmpBlockResizeArg *arg, Error **errp)
         return;
     }
 
+    bdrv_ref(bs);
     blk = blk_new(NULL, BLK_PERM_RESIZE, BLK_PERM_ALL);
     if (blk_co_attach(blk, bs, errp)) {
         bdrv_co_drained_begin(bs);
@@ -78,4 +79,5 @@ void coroutine_fn qmp_block_resize(const QmpBlockResizeArg *arg, Error **errp)
         bdrv_drained_end(bs);
     }
     blk_co_free(blk);
+    bdrv_co_unref(bs);
 }

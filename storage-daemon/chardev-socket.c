@@ -3,8 +3,8 @@
  * Socket chardevs: a server takes one client at a time, a client connects and,
  * if asked to, connects again whenever the peer has gone.
  *
- * Connecting runs in a coroutine that holds a reference, because the chardev may
- * be closed meanwhile.
+ * Connecting runs in a coroutine that holds a reference, because the chardev
+ * may be closed meanwhile.
  */
 #include <errno.h>
 #include <string.h>

@@ -16,8 +16,8 @@ void daemon_request_quit(void);
 bool daemon_quitting(void);
 
 /*
- * Fork.  Returns in the child only; the parent waits until the child says that it
- * is up, then exits with status 0, or with the child's if that ends before.
+ * Fork.  Returns in the child only; the parent waits until the child says that
+ * it is up, then exits with status 0, or with the child's if that ends before.
  */
 void daemonize_fork(void);
 

@@ -51,12 +51,20 @@ void daemon_request_quit(void)
 
 static void coroutine_fn daemon_co_shutdown(void *opaque)
 {
+    bool exports_gone;
+
     trace(daemon_shutdown, "status=%d", state.status);
     notify_service_manager("STOPPING=1");
     chardev_cancel_waits();
     monitor_co_stop_all();
-    blk_exp_co_close_all();
+    exports_gone = blk_exp_co_close_all();
     chardev_co_flush_all();             /* the last replies and events */
+    if (!exports_gone) {
+        /* Requests are stuck in storage; what they use cannot be freed. */
+        error_report("storage does not answer, giving up");
+        pidfile_remove();
+        _exit(EXIT_FAILURE);
+    }
     bdrv_co_close_all();
     object_co_close_all();
     chardev_co_close_all();
@@ -113,6 +121,7 @@ static void daemon_block_signals(void)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     sigaction(SIGALRM, &forced, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);           /* a write past RLIMIT_FSIZE: EFBIG */
 }
 
 static bool daemon_watch_signals(AioContext *ctx)

@@ -2,11 +2,11 @@
 /*
  * QMP monitors.
  *
- * A session begins when a peer appears: greeting, capabilities negotiation, then
- * commands.  Commands run one after the other in a coroutine of the monitor's,
- * which lives while there are any; reading pauses while enough are queued or
- * the peer does not take the replies.  With capability "oob" commands by
- * "exec-oob" overtake the queue.  When the peer leaves, what is queued is
+ * A session begins when a peer appears: greeting, capabilities negotiation,
+ * then commands.  Commands run one after the other in a coroutine of the
+ * monitor's, which lives while there are any; reading pauses while enough are
+ * queued or the peer does not take the replies.  With capability "oob" commands
+ * by "exec-oob" overtake the queue.  When the peer leaves, what is queued is
  * dropped, and so is the reply of a command that still runs.
  */
 #include <string.h>

@@ -201,7 +201,8 @@ static const Option options_table[] = {
       "                         once everything is up\n\n" },
     { "export", 0, true, NULL, option_co_export,
       "  --export [type=]fuse,id=<id>,node-name=<node-name>,mountpoint=<file>\n"
-      "           [,growable=on|off][,writable=on|off][,allow-other=on|off|auto]\n"
+      "           [,growable=on|off][,writable=on|off]\n"
+      "           [,allow-other=on|off|auto]\n"
       "           [,io-uring=on|off|auto][,queue-depth=<n>]\n"
       "           [,placement=adaptive|none][,writethrough=on|off]\n"
       "           [,iothread=<id> | ,iothread.0=<id>,iothread.1=<id>...]\n"
@@ -215,8 +216,8 @@ static const Option options_table[] = {
       "  --object <type>,id=<id>[,<property>=<value>...]\n"
       "                         make an object\n\n" },
     { "pidfile", 0, true, option_pidfile, NULL,
-      "  --pidfile <path>       write the process id to a file, which is removed\n"
-      "                         at the end\n\n" },
+      "  --pidfile <path>       write the process id to a file that is locked\n"
+      "                         and removed at the end\n\n" },
 };
 
 static void options_print_help(void)

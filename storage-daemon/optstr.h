@@ -27,8 +27,8 @@ typedef struct OptStr OptStr;
 
 /*
  * Parse @text; its first item is the value of @implied unless it has a '='.
- * Names not in @descs and values of the wrong type are errors.  *@help (NULL: no
- * help) is set if "help" or "?" is among the items; nothing is checked then.
+ * Names not in @descs and values of the wrong type are errors.  *@help (NULL:
+ * no help) is set if "help" or "?" is among the items; nothing is checked then.
  */
 OptStr *optstr_parse(const char *text, const char *implied,
                      const OptStrDesc *descs, bool *help, Error **errp);

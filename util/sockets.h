@@ -64,8 +64,8 @@ char *socket_addr_text(const SocketAddr *addr);
 
 /*
  * Listen with @backlog on all addresses that @addr means.  Returns the
- * descriptors (an array of int) or NULL.  A socket file left by somebody else is
- * replaced.
+ * descriptors (an array of int) or NULL.  A socket file left by somebody else
+ * is replaced.
  */
 GArray *coroutine_fn socket_co_listen(const SocketAddr *addr, int backlog,
                                       Error **errp);

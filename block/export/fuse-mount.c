@@ -265,7 +265,8 @@ static int fuse_mount_worker(void *opaque)
 
     mount->by_fusermount = false;
     mount->fd = fuse_mount_directly(mount->path, job->options);
-    if (mount->fd == -EPERM) {
+    /* EACCES: /dev/fuse is for root only, fusermount3 opens it for us. */
+    if (mount->fd == -EPERM || mount->fd == -EACCES) {
         mount->by_fusermount = true;
         mount->fd = fusermount_mount(mount->path, job->options, job->errp);
         if (mount->fd < 0) {

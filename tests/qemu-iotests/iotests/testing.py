@@ -109,7 +109,7 @@ def pattern(seed, length):
 def left_mounts():
     with open('/proc/self/mounts', encoding='utf-8') as mounts:
         return [line.split()[1] for line in mounts
-                if line.split()[1].startswith(str(TEST_DIR))]
+                if line.split()[1].startswith(f'{TEST_DIR}/')]
 
 
 def run_test(main, transports=None):
