@@ -478,9 +478,12 @@ static void wait_blocking(AioContext *ctx)
         return;
     }
     if (busy_polling) {
-        bool found = busy_poll_run(ctx, start, timeout);
-
-        wait_for_work(ctx, found ? 0 : timers_timeout(ctx, clock_now_ns()));
+        if (busy_poll_run(ctx, start, timeout)) {
+            timeout = 0;
+        } else if (have_timers) {
+            timeout = timers_timeout(ctx, clock_now_ns());
+        }
+        wait_for_work(ctx, timeout);
         busy_poll_adapt(&ctx->busy_poll, clock_now_ns() - start);
         return;
     }

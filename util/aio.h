@@ -5,8 +5,9 @@
  * Everything that a thread waits for goes through one io_uring (single issuer,
  * 128-byte SQEs): file I/O, FUSE commands, fd readiness, timers and wake-ups
  * from other threads, with one system call per turn.  Where the kernel has no
- * io_uring, or forbids it, an epoll loop takes its place; aio_context_has_ring()
- * tells, and file I/O then goes to the thread pool (util/thread-pool.h).
+ * io_uring, or forbids it, an epoll loop takes its place: then
+ * aio_context_has_ring() is false, and file I/O goes to the thread pool
+ * (util/thread-pool.h).
  *
  * Functions marked [ctx] may only be called in the thread that runs the
  * context; those marked [any] from every thread.  The loop is run by a thread's
@@ -82,14 +83,14 @@ void aio_context_set_thread_pool_params(AioContext *ctx, int64_t min,
 /*
  * Placement (CPU affinity) of the thread that runs a context.  A client that
  * waits for each reply is served fastest on its own CPU, one that keeps many
- * requests in flight from another CPU.  A transport that knows the client's
- * CPU says so for each request with aio_context_note_client_cpu(); the loop
- * counts requests per wake-up and moves its thread when that pays, never while
- * placement is off.  While the thread shares a client's CPU it does not busy
- * poll.
+ * requests in flight from another CPU.  A transport that knows its clients
+ * says for each request which CPU it came from, and from whom (any number, a
+ * thread id for one); the loop counts requests per wake-up and moves its
+ * thread when that pays, never while placement is off.  While the thread
+ * shares a client's CPU it does not busy poll.  Both [ctx].
  */
-void aio_context_set_placement(AioContext *ctx, bool enable);       /* [ctx] */
-void aio_context_note_client_cpu(AioContext *ctx, unsigned cpu);    /* [ctx] */
+void aio_context_set_placement(AioContext *ctx, bool enable);
+void aio_context_note_client(AioContext *ctx, unsigned cpu, unsigned client);
 
 /* ---- io_uring ---- */
 
@@ -181,7 +182,8 @@ void aio_co_schedule(AioContext *ctx, Coroutine *co);
 
 /*
  * [any] Let @co go on in the context in which it last ran.  In that thread it
- * is entered at once (from a coroutine: when that yields), else scheduled.
+ * is entered at once (from a coroutine: when that and those that entered it
+ * have yielded), else scheduled.
  */
 void aio_co_wake(Coroutine *co);
 

@@ -10,7 +10,8 @@
 
 #define START_NS        4000
 #define DEFAULT_GROW    2
-#define DEFAULT_WEIGHT  3
+#define DEFAULT_WEIGHT  2
+#define MAX_WEIGHT      32
 
 #define LOOKS_PER_CLOCK_READ 32
 
@@ -72,8 +73,10 @@ void busy_poll_adapt(BusyPoll *poll, int64_t ns)
     if (max_ns < G_MAXINT64 / 4) {
         ns = MIN(ns, 4 * max_ns);
     }
+    /* The newest wait counts 1/2^weight. */
     poll->average_ns += (ns - poll->average_ns) /
-                        (weight ? weight : DEFAULT_WEIGHT);
+                        (INT64_C(1) << MIN(weight ? weight : DEFAULT_WEIGHT,
+                                           MAX_WEIGHT));
 
     if (poll->average_ns <= poll->ns) {
         return;

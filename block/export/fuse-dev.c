@@ -137,10 +137,13 @@ static bool fuse_dev_parse(const FuseDevRequest *dreq, FuseRequest *req)
     };
     /*
      * Where no payload came in, the reply may start on the page boundary;
-     * READ data then does.
+     * READ data then does.  Past it, behind an argument of any length, it
+     * must be aligned as what it holds.
      */
     if (req->payload_len == 0) {
-        req->payload = MAX((char *)req->payload, dreq->payload);
+        uintptr_t end = ((uintptr_t)req->payload + 7) & ~(uintptr_t)7;
+
+        req->payload = MAX((char *)end, dreq->payload);
     }
     req->payload_size = dreq->payload + FUSE_MAX_IO_BYTES
                         - (char *)req->payload;

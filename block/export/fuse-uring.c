@@ -326,7 +326,10 @@ static void fuse_uring_cqe(CqeHandler *cqe_handler)
         ent->retries = 0;
         ent->commit_id = ent->header->ring_ent_in_out.commit_id;
         if (q->exp->placement) {
-            aio_context_note_client_cpu(q->ctx, ent->rq->qid);
+            const struct fuse_in_header *in =
+                (const void *)ent->header->in_out;
+
+            aio_context_note_client(q->ctx, ent->rq->qid, in->pid);
         }
         if (G_UNLIKELY(!__atomic_load_n(&q->exp->uring_served,
                                         __ATOMIC_RELAXED))) {

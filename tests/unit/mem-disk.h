@@ -24,7 +24,8 @@ typedef struct MemDisk {
 
 static MemDisk mem = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static inline void coroutine_fn mem_co_delay(void)
+static inline void coroutine_fn
+mem_co_delay(void)
 {
     static unsigned seed;
     unsigned n = __atomic_add_fetch(&seed, 2654435761u, __ATOMIC_RELAXED);
@@ -34,8 +35,9 @@ static inline void coroutine_fn mem_co_delay(void)
     }
 }
 
-static inline void mem_check(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                      const QEMUIOVector *qiov)
+static inline void
+mem_check(BlockDriverState *bs, int64_t offset, int64_t bytes,
+          const QEMUIOVector *qiov)
 {
     const BlockLimits *bl = &bs->bl;
 
@@ -51,9 +53,9 @@ static inline void mem_check(BlockDriverState *bs, int64_t offset, int64_t bytes
     }
 }
 
-static inline int coroutine_fn mem_co_preadv(BlockDriverState *bs, int64_t offset,
-                                      int64_t bytes, QEMUIOVector *qiov,
-                                      BdrvRequestFlags flags)
+static inline int coroutine_fn
+mem_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+              QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
     mem_check(bs, offset, bytes, qiov);
     pthread_mutex_lock(&mem.lock);
@@ -63,9 +65,9 @@ static inline int coroutine_fn mem_co_preadv(BlockDriverState *bs, int64_t offse
     return 0;
 }
 
-static inline int coroutine_fn mem_co_pwritev(BlockDriverState *bs, int64_t offset,
-                                       int64_t bytes, QEMUIOVector *qiov,
-                                       BdrvRequestFlags flags)
+static inline int coroutine_fn
+mem_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+               QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
     mem_check(bs, offset, bytes, qiov);
     mem_co_delay();
@@ -83,9 +85,9 @@ static inline int coroutine_fn mem_co_pwritev(BlockDriverState *bs, int64_t offs
     return 0;
 }
 
-static inline int coroutine_fn mem_co_pwrite_zeroes(BlockDriverState *bs,
-                                             int64_t offset, int64_t bytes,
-                                             BdrvRequestFlags flags)
+static inline int coroutine_fn
+mem_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                     BdrvRequestFlags flags)
 {
     mem_check(bs, offset, bytes, NULL);
     mem_co_delay();
@@ -99,8 +101,8 @@ static inline int coroutine_fn mem_co_pwrite_zeroes(BlockDriverState *bs,
     return 0;
 }
 
-static inline int coroutine_fn mem_co_pdiscard(BlockDriverState *bs, int64_t offset,
-                                        int64_t bytes)
+static inline int coroutine_fn
+mem_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     mem_check(bs, offset, bytes, NULL);
     pthread_mutex_lock(&mem.lock);
@@ -110,15 +112,16 @@ static inline int coroutine_fn mem_co_pdiscard(BlockDriverState *bs, int64_t off
     return 0;
 }
 
-static inline int coroutine_fn mem_co_flush(BlockDriverState *bs)
+static inline int coroutine_fn
+mem_co_flush(BlockDriverState *bs)
 {
     __atomic_add_fetch(&mem.flushes, 1, __ATOMIC_RELAXED);
     return 0;
 }
 
-static inline int coroutine_fn mem_co_truncate(BlockDriverState *bs, int64_t offset,
-                                        PreallocMode prealloc,
-                                        BdrvRequestFlags flags, Error **errp)
+static inline int coroutine_fn
+mem_co_truncate(BlockDriverState *bs, int64_t offset, PreallocMode prealloc,
+                BdrvRequestFlags flags, Error **errp)
 {
     mem_co_delay();
     pthread_mutex_lock(&mem.lock);
@@ -145,8 +148,8 @@ static const BlockDriver bdrv_mem = {
 static const BlockDriver *mem_real_driver;
 
 /* A null node of the right length becomes the disk in memory. */
-static inline BlockDriverState *coroutine_fn co_open_mem(BlockLimits bl,
-                                                  const char *more)
+static inline BlockDriverState *coroutine_fn
+co_open_mem(BlockLimits bl, const char *more)
 {
     g_autofree char *json = g_strdup_printf(
         "{'driver': 'null-co', 'node-name': 'n', 'size': %d%s}", DISK_SIZE,
@@ -162,7 +165,8 @@ static inline BlockDriverState *coroutine_fn co_open_mem(BlockLimits bl,
     return bs;
 }
 
-static inline void coroutine_fn co_close_mem(BlockDriverState *bs)
+static inline void coroutine_fn
+co_close_mem(BlockDriverState *bs)
 {
     bs->drv = mem_real_driver;
     block_test_co_close(bs);
@@ -186,8 +190,8 @@ static const BlockLimits easy = {
 
 /* ---- requests ---- */
 
-static inline int coroutine_fn co_read(BlockBackend *blk, int64_t offset, void *buf,
-                                size_t bytes)
+static inline int coroutine_fn
+co_read(BlockBackend *blk, int64_t offset, void *buf, size_t bytes)
 {
     QEMUIOVector qiov;
     int ret;
@@ -199,8 +203,9 @@ static inline int coroutine_fn co_read(BlockBackend *blk, int64_t offset, void *
     return ret;
 }
 
-static inline int coroutine_fn co_write(BlockBackend *blk, int64_t offset, void *buf,
-                                 size_t bytes, BdrvRequestFlags flags)
+static inline int coroutine_fn
+co_write(BlockBackend *blk, int64_t offset, void *buf, size_t bytes,
+         BdrvRequestFlags flags)
 {
     QEMUIOVector qiov;
     int ret;
@@ -212,8 +217,9 @@ static inline int coroutine_fn co_write(BlockBackend *blk, int64_t offset, void 
     return ret;
 }
 
-static inline int coroutine_fn co_zeroes(BlockBackend *blk, int64_t offset,
-                                  int64_t bytes, BdrvRequestFlags flags)
+static inline int coroutine_fn
+co_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
+          BdrvRequestFlags flags)
 {
     int ret;
 
@@ -225,13 +231,15 @@ static inline int coroutine_fn co_zeroes(BlockBackend *blk, int64_t offset,
 
 /* ---- users ---- */
 
-static inline BlockBackend *coroutine_fn co_mem_user(BlockLimits bl, const char *more)
+static inline BlockBackend *coroutine_fn
+co_mem_user(BlockLimits bl, const char *more)
 {
     return block_test_co_attach(co_open_mem(bl, more), "b", BLK_PERM_ALL,
                                 BLK_PERM_ALL);
 }
 
-static inline void coroutine_fn co_mem_done(BlockBackend *blk)
+static inline void coroutine_fn
+co_mem_done(BlockBackend *blk)
 {
     BlockDriverState *bs = blk_bs(blk);
 

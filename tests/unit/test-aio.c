@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* The event loop, with io_uring and without: every test runs on both. */
+/* The event loop in one thread: bottom halves, timers, fds, coroutines. */
 #include <errno.h>
-#include <fcntl.h>
 #include <glib.h>
-#include <pthread.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
-#include "co-test.h"
-
-static AioContext *ctx;
+#include "aio-test.h"
 
 /* ---- bottom halves ---- */
 
@@ -269,22 +269,6 @@ static void fd_write_cb(void *opaque)
 static void poke(Fd *f)
 {
     g_assert_cmpint(write(f->fds[1], "x", 1), ==, 1);
-}
-
-/* Turns until nothing happens any more. */
-static void settle(void)
-{
-    while (aio_poll(ctx, false)) {
-    }
-}
-
-/* Turns until *@n, which a callback counts, has become @value. */
-static void poll_until(const int *n, int value)
-{
-    while (*n < value) {
-        aio_poll(ctx, true);
-    }
-    g_assert_cmpint(*n, ==, value);
 }
 
 static void test_fd_level_triggered(void)
@@ -573,521 +557,7 @@ static void test_notify(void)
     g_assert_false(aio_poll(ctx, false));
 }
 
-/* ---- io_uring ---- */
-
-typedef struct Nop {
-    CqeHandler handler;         /* first */
-    int *done;
-    int again;
-    bool in_add;
-} Nop;
-
-static void prep_nop(struct io_uring_sqe *sqe, void *opaque)
-{
-    static const char zero[128];
-
-    g_assert_cmpmem(sqe, 128, zero, 128);
-    io_uring_prep_nop(sqe);
-}
-
-static void nop_cb(CqeHandler *handler)
-{
-    Nop *nop = (Nop *)handler;
-
-    g_assert_false(nop->in_add);
-    g_assert_cmpint(handler->cqe.res, ==, 0);
-    if (nop->again) {
-        nop->again--;
-        aio_add_sqe(prep_nop, NULL, handler);
-    }
-    ++*nop->done;
-}
-
-/* More than the SQ holds at once, each many times. */
-static void test_sqe_many(void)
-{
-    enum { N = 5000 };
-    g_autofree Nop *nops = g_new0(Nop, N);
-    int done = 0;
-
-    for (int i = 0; i < N; i++) {
-        nops[i] = (Nop) {
-            .handler.cb = nop_cb, .done = &done, .again = 5, .in_add = true,
-        };
-        aio_add_sqe(prep_nop, NULL, &nops[i].handler);
-        nops[i].in_add = false;
-    }
-    while (done < 6 * N) {
-        aio_poll(ctx, true);
-    }
-    g_assert_cmpint(done, ==, 6 * N);
-    settle();
-}
-
-static void test_sqe_max_batch(void)
-{
-    int done = 0;
-    Nop nops[3];
-
-    aio_context_set_max_batch(ctx, 2);
-    for (int i = 0; i < 3; i++) {
-        nops[i] = (Nop) { .handler.cb = nop_cb, .done = &done };
-        aio_add_sqe(prep_nop, NULL, &nops[i].handler);
-    }
-    poll_until(&done, 3);
-    aio_context_set_max_batch(ctx, 0);
-}
-
-typedef struct Read {
-    int fd;
-    char buf[8];
-} Read;
-
-static void prep_read(struct io_uring_sqe *sqe, void *opaque)
-{
-    Read *r = opaque;
-
-    io_uring_prep_read(sqe, r->fd, r->buf, sizeof(r->buf), 3);
-}
-
-static void coroutine_fn co_read(void *opaque)
-{
-    char name[] = "/tmp/test-aio-XXXXXX";
-    Read r = { .fd = mkstemp(name) };
-
-    g_assert_cmpint(r.fd, >=, 0);
-    unlink(name);
-    g_assert_cmpint(write(r.fd, "0123456789", 10), ==, 10);
-    g_assert_cmpint(aio_co_sqe(prep_read, &r), ==, 7);
-    g_assert_cmpmem(r.buf, 7, "3456789", 7);
-    close(r.fd);
-    r.fd = -1;
-    g_assert_cmpint(aio_co_sqe(prep_read, &r), ==, -EBADF);
-}
-
-static void test_co_sqe(void)
-{
-    co_test_run(co_read, NULL);
-}
-
-/* ---- another thread ---- */
-
-typedef struct Remote {
-    GThread *thread;
-    AioContext *ctx;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool stop;
-    AioBackend backend;
-} Remote;
-
-static void *remote_run(void *opaque)
-{
-    Remote *remote = opaque;
-    AioContext *own = aio_context_new(remote->backend, NULL);
-
-    g_assert_nonnull(own);
-    pthread_mutex_lock(&remote->lock);
-    remote->ctx = own;
-    pthread_cond_signal(&remote->cond);
-    pthread_mutex_unlock(&remote->lock);
-    while (!remote->stop) {
-        aio_poll(own, true);
-    }
-    aio_context_free(own);
-    coroutine_pool_drain();
-    return NULL;
-}
-
-static void remote_start(Remote *remote)
-{
-    *remote = (Remote) {
-        .backend = aio_context_has_ring(ctx) ? AIO_BACKEND_IO_URING :
-                   AIO_BACKEND_EPOLL,
-    };
-    pthread_mutex_init(&remote->lock, NULL);
-    pthread_cond_init(&remote->cond, NULL);
-    remote->thread = g_thread_new("remote", remote_run, remote);
-    pthread_mutex_lock(&remote->lock);
-    while (!remote->ctx) {
-        pthread_cond_wait(&remote->cond, &remote->lock);
-    }
-    pthread_mutex_unlock(&remote->lock);
-}
-
-static void remote_stop_bh(void *opaque)
-{
-    ((Remote *)opaque)->stop = true;
-}
-
-static void remote_stop(Remote *remote)
-{
-    aio_bh_schedule_oneshot(remote->ctx, remote_stop_bh, remote);
-    g_thread_join(remote->thread);
-    pthread_mutex_destroy(&remote->lock);
-    pthread_cond_destroy(&remote->cond);
-}
-
-typedef struct Travel {
-    AioContext *there;
-    int trips;
-    int ran_there;
-} Travel;
-
-static void count_there(void *opaque)
-{
-    Travel *t = opaque;
-
-    g_assert_true(aio_context_current() == t->there);
-    g_assert_false(in_coroutine());
-    t->ran_there++;
-}
-
-static void coroutine_fn co_travel(void *opaque)
-{
-    Travel *t = opaque;
-    AioContext *home = aio_context_current();
-
-    for (int i = 0; i < t->trips; i++) {
-        aio_co_reschedule_self(t->there);
-        g_assert_true(aio_context_current() == t->there);
-        if (i % 50 == 0) {
-            aio_co_sleep_ns(1000);
-            g_assert_true(aio_context_current() == t->there);
-        }
-        aio_co_reschedule_self(home);
-        g_assert_true(aio_context_current() == home);
-        aio_co_reschedule_self(home);
-    }
-    for (int i = 0; i < t->trips; i++) {
-        aio_co_run_in(t->there, count_there, t);
-        g_assert_cmpint(t->ran_there, ==, i + 1);
-    }
-    t->there = home;
-    t->ran_there = 0;
-    aio_co_run_in(home, count_there, t);
-    g_assert_cmpint(t->ran_there, ==, 1);
-}
-
-static void test_travel(void)
-{
-    Remote remote;
-    Travel t = { .trips = g_test_slow() ? 100000 : 2000 };
-
-    remote_start(&remote);
-    t.there = remote.ctx;
-    co_test_run(co_travel, &t);
-    remote_stop(&remote);
-}
-
-/* Many travellers at once, each waking up at its own pace. */
-static void coroutine_fn co_travel_many(void *opaque)
-{
-    Travel *t = opaque;
-    AioContext *home = aio_context_current();
-
-    for (int i = 0; i < t->trips; i++) {
-        aio_co_reschedule_self(t->there);
-        aio_co_reschedule_self(home);
-    }
-    t->ran_there = 1;
-}
-
-static void test_travel_many(void)
-{
-    enum { N = 50 };
-    Travel t[N];
-    Remote remote;
-
-    remote_start(&remote);
-    for (int i = 0; i < N; i++) {
-        t[i] = (Travel) { .there = remote.ctx, .trips = 200 };
-        coroutine_enter(coroutine_create(co_travel_many, &t[i]));
-    }
-    for (int i = 0; i < N; i++) {
-        poll_until(&t[i].ran_there, 1);
-    }
-    remote_stop(&remote);
-}
-
-/* Bottom halves scheduled by a thread that has no loop: none is lost. */
-typedef struct Flood {
-    BottomHalf *bh;
-    int scheduled;          /* atomic */
-    int seen;
-    int oneshots;
-} Flood;
-
-static void flood_cb(void *opaque)
-{
-    Flood *flood = opaque;
-
-    flood->seen = __atomic_load_n(&flood->scheduled, __ATOMIC_ACQUIRE);
-}
-
-static void flood_oneshot(void *opaque)
-{
-    ((Flood *)opaque)->oneshots++;
-}
-
-static void *flood_run(void *opaque)
-{
-    Flood *flood = opaque;
-
-    for (int i = 1; i <= 20000; i++) {
-        __atomic_store_n(&flood->scheduled, i, __ATOMIC_RELEASE);
-        aio_bh_schedule(flood->bh);
-        if (i % 10 == 0) {
-            aio_bh_schedule_oneshot(ctx, flood_oneshot, flood);
-        }
-    }
-    return NULL;
-}
-
-static void test_flood(void)
-{
-    Flood floods[3] = { 0 };
-    GThread *threads[3];
-
-    for (int i = 0; i < 3; i++) {
-        floods[i].bh = aio_bh_new(ctx, flood_cb, &floods[i]);
-        threads[i] = g_thread_new("flood", flood_run, &floods[i]);
-    }
-    for (int i = 0; i < 3; i++) {
-        poll_until(&floods[i].oneshots, 2000);
-        while (floods[i].seen < 20000) {
-            aio_poll(ctx, true);
-        }
-        g_thread_join(threads[i]);
-        aio_bh_delete(floods[i].bh);
-    }
-}
-
-/* A thread wakes a loop that sleeps without a timeout, again and again. */
-static void *notify_run(void *opaque)
-{
-    Flood *flood = opaque;
-
-    while (!__atomic_load_n(&flood->scheduled, __ATOMIC_ACQUIRE)) {
-        aio_notify(ctx);
-        g_thread_yield();
-    }
-    return NULL;
-}
-
-static void test_notify_thread(void)
-{
-    Flood flood = { 0 };
-    GThread *thread = g_thread_new("notify", notify_run, &flood);
-
-    for (int i = 0; i < 1000; i++) {
-        aio_poll(ctx, true);
-    }
-    __atomic_store_n(&flood.scheduled, 1, __ATOMIC_RELEASE);
-    g_thread_join(thread);
-}
-
-/* ---- busy polling ---- */
-
-static void test_busy_poll(void)
-{
-    Remote remote;
-    Travel t = { .trips = 500 };
-
-    aio_context_set_poll_params(ctx, 1000000, 0, 2, 1);
-    remote_start(&remote);
-    aio_context_set_poll_params(remote.ctx, 1000000, 4, 0, 0);
-    t.there = remote.ctx;
-    co_test_run(co_travel, &t);
-    test_timers();
-    if (aio_context_has_ring(ctx)) {
-        test_sqe_many();
-        test_co_sqe();
-    }
-    test_fd_level_triggered();
-    remote_stop(&remote);
-    aio_context_set_poll_params(ctx, 0, 0, 0, 0);
-}
-
-/* ---- placement ---- */
-
-static void test_placement(void)
-{
-    cpu_set_t before, now, one;
-    int cpu;
-
-    g_assert_cmpint(sched_getaffinity(0, sizeof(before), &before), ==, 0);
-    for (cpu = 0; !CPU_ISSET(cpu, &before); cpu++) {
-    }
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-
-    aio_context_set_placement(ctx, true);
-    for (int i = 0; i < 300; i++) {         /* one request a turn */
-        aio_context_note_client_cpu(ctx, cpu);
-        aio_poll(ctx, false);
-    }
-    sched_getaffinity(0, sizeof(now), &now);
-    g_assert_true(CPU_EQUAL(&now, &one));
-
-    for (int i = 0; i < 256 * 8; i++) {     /* eight a turn */
-        aio_context_note_client_cpu(ctx, cpu);
-        if (i % 8 == 7) {
-            aio_poll(ctx, false);
-        }
-    }
-    sched_getaffinity(0, sizeof(now), &now);
-    g_assert_cmpint(!!CPU_ISSET(cpu, &now), ==, CPU_COUNT(&before) == 1);
-
-    for (int i = 0; i < 300; i++) {         /* a CPU that is not allowed */
-        aio_context_note_client_cpu(ctx, 100000);
-        aio_poll(ctx, false);
-    }
-    sched_getaffinity(0, sizeof(now), &now);
-    g_assert_true(CPU_EQUAL(&now, &before));
-
-    for (int i = 0; i < 300; i++) {
-        aio_context_note_client_cpu(ctx, cpu);
-        aio_poll(ctx, false);
-    }
-    aio_context_set_placement(ctx, false);
-    sched_getaffinity(0, sizeof(now), &now);
-    g_assert_true(CPU_EQUAL(&now, &before));
-    aio_context_note_client_cpu(ctx, cpu);  /* ignored */
-    aio_poll(ctx, false);
-}
-
-/* ---- figures, for -m perf ---- */
-
-static void coroutine_fn co_nops(void *opaque)
-{
-    const int n = 1000000;
-
-    g_test_timer_start();
-    for (int i = 0; i < n; i++) {
-        aio_co_sqe(prep_nop, NULL);
-    }
-    g_test_message("aio_co_sqe(NOP), one a turn: %.1f ns",
-                   g_test_timer_elapsed() / n * 1e9);
-}
-
-static void perf_nop(void)
-{
-    co_test_run(co_nops, NULL);
-}
-
-static void perf_nop_batch(void)
-{
-    enum { N = 64, ROUNDS = 20000 };
-    int done = 0;
-    Nop nops[N];
-
-    for (int i = 0; i < N; i++) {
-        nops[i] = (Nop) {
-            .handler.cb = nop_cb, .done = &done, .again = ROUNDS - 1,
-        };
-        aio_add_sqe(prep_nop, NULL, &nops[i].handler);
-    }
-    g_test_timer_start();
-    poll_until(&done, N * ROUNDS);
-    g_test_message("NOP, 64 a turn: %.1f ns each",
-                   g_test_timer_elapsed() / (N * ROUNDS) * 1e9);
-}
-
-static void perf_travel(void)
-{
-    Remote remote;
-    Travel t = { .trips = 100000 };
-
-    remote_start(&remote);
-    t.there = remote.ctx;
-    g_test_timer_start();
-    co_test_run(co_travel, &t);
-    g_test_message("to another thread and back: %.1f ns",
-                   g_test_timer_elapsed() / (2 * t.trips) * 1e9);
-    remote_stop(&remote);
-}
-
-/* ---- running all this on a backend ---- */
-
-typedef struct Test {
-    const char *name;
-    void (*func)(void);
-    bool needs_ring;
-    bool perf;
-    AioBackend backend;
-} Test;
-
-static const Test tests[] = {
-    { "bh", test_bh },
-    { "bh-order", test_bh_order },
-    { "bh-delete", test_bh_delete },
-    { "bh-delete-in-turn", test_bh_delete_in_turn },
-    { "bh-oneshot", test_bh_oneshot },
-    { "timers", test_timers },
-    { "timer-change", test_timer_change },
-    { "fd-level-triggered", test_fd_level_triggered },
-    { "fd-write-and-change", test_fd_write_and_change },
-    { "fd-remove-other", test_fd_remove_other },
-    { "fd-reuse", test_fd_reuse },
-    { "fd-hangup", test_fd_hangup },
-    { "fd-regular-file", test_fd_regular_file },
-    { "co-sleep", test_co_sleep },
-    { "co-wait-fd", test_co_wait_fd },
-    { "co-wake", test_co_wake },
-    { "co-schedule", test_co_schedule },
-    { "notify", test_notify },
-    { "sqe-many", test_sqe_many, .needs_ring = true },
-    { "sqe-max-batch", test_sqe_max_batch, .needs_ring = true },
-    { "co-sqe", test_co_sqe, .needs_ring = true },
-    { "travel", test_travel },
-    { "travel-many", test_travel_many },
-    { "flood", test_flood },
-    { "notify-thread", test_notify_thread },
-    { "busy-poll", test_busy_poll },
-    { "placement", test_placement },
-    { "perf/nop", perf_nop, .needs_ring = true, .perf = true },
-    { "perf/nop-batch", perf_nop_batch, .needs_ring = true, .perf = true },
-    { "perf/travel", perf_travel, .perf = true },
-};
-
-static void run_test(const void *opaque)
-{
-    const Test *test = opaque;
-    Error *err = NULL;
-
-    ctx = aio_context_new(test->backend, &err);
-    if (!ctx) {
-        g_test_skip(error_get_pretty(err));
-        error_free(err);
-        return;
-    }
-    g_assert_true(aio_context_current() == ctx);
-    g_assert_true(aio_context_main() == ctx);
-    g_assert_cmpint(aio_context_has_ring(ctx), ==,
-                    test->backend == AIO_BACKEND_IO_URING);
-    test->func();
-    aio_context_free(ctx);
-    g_assert_null(aio_context_current());
-    g_assert_null(aio_context_main());
-}
-
-static void add_tests(const char *prefix, AioBackend backend)
-{
-    for (size_t i = 0; i < G_N_ELEMENTS(tests); i++) {
-        g_autofree char *path = g_strdup_printf("/aio/%s/%s", prefix,
-                                                tests[i].name);
-        Test *test = g_memdup2(&tests[i], sizeof(tests[i]));
-
-        test->backend = backend;
-        if ((test->needs_ring && backend != AIO_BACKEND_IO_URING) ||
-            (test->perf && !g_test_perf())) {
-            g_free(test);
-            continue;
-        }
-        g_test_add_data_func_full(path, test, run_test, g_free);
-    }
-}
+/* ---- which backend ---- */
 
 static void test_environment(void)
 {
@@ -1106,11 +576,85 @@ static void test_environment(void)
     g_unsetenv("QSD_AIO");
 }
 
+/* As in a container whose seccomp filter forbids io_uring, or knows it not. */
+static bool forbid_io_uring(int error)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {
+        .len = G_N_ELEMENTS(code), .filter = code,
+    };
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+static void check_fallback(int error)
+{
+    Error *err = NULL;
+
+    g_unsetenv("QSD_AIO");
+    if (!forbid_io_uring(error)) {
+        return;
+    }
+    ctx = aio_context_new(AIO_BACKEND_AUTO, NULL);
+    g_assert_false(aio_context_has_ring(ctx));
+    test_timers();
+    aio_context_free(ctx);
+
+    g_assert_null(aio_context_new(AIO_BACKEND_IO_URING, &err));
+    g_assert_true(g_str_has_prefix(error_get_pretty(err),
+                                   "Failed to set up io_uring: "));
+    error_free(err);
+}
+
+static void test_fallback(const void *opaque)
+{
+    if (g_test_subprocess()) {
+        check_fallback(GPOINTER_TO_INT(opaque));
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, 0);
+    g_test_trap_assert_passed();
+}
+
+static const AioTest tests[] = {
+    { "bh", test_bh },
+    { "bh-order", test_bh_order },
+    { "bh-delete", test_bh_delete },
+    { "bh-delete-in-turn", test_bh_delete_in_turn },
+    { "bh-oneshot", test_bh_oneshot },
+    { "timers", test_timers },
+    { "timer-change", test_timer_change },
+    { "fd-level-triggered", test_fd_level_triggered },
+    { "fd-write-and-change", test_fd_write_and_change },
+    { "fd-remove-other", test_fd_remove_other },
+    { "fd-reuse", test_fd_reuse },
+    { "fd-hangup", test_fd_hangup },
+    { "fd-regular-file", test_fd_regular_file },
+    { "co-sleep", test_co_sleep },
+    { "co-wait-fd", test_co_wait_fd },
+    { "co-wake", test_co_wake },
+    { "co-schedule", test_co_schedule },
+    { "notify", test_notify },
+};
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    add_tests("io_uring", AIO_BACKEND_IO_URING);
-    add_tests("epoll", AIO_BACKEND_EPOLL);
+    add_tests("aio", tests, G_N_ELEMENTS(tests));
     g_test_add_func("/aio/environment", test_environment);
+    g_test_add_data_func("/aio/fallback/eperm", GINT_TO_POINTER(EPERM),
+                         test_fallback);
+    g_test_add_data_func("/aio/fallback/enosys", GINT_TO_POINTER(ENOSYS),
+                         test_fallback);
+    g_test_add_data_func("/aio/fallback/einval", GINT_TO_POINTER(EINVAL),
+                         test_fallback);
+    g_test_add_data_func("/aio/fallback/enomem", GINT_TO_POINTER(ENOMEM),
+                         test_fallback);
     return g_test_run();
 }

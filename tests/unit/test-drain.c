@@ -11,6 +11,10 @@
 #define N_USERS 3
 #define WORKERS_PER_USER 6
 
+#define FILTER_JSON                                                         \
+    "{'driver': 'throttle', 'node-name': 'filter', 'throttle-group': 'g', " \
+    "'file': 'file0'}"
+
 /*
  *   user 0 -> raw ----> file0
  *   user 1 -> filter -> file0      (throttle without limits)
@@ -64,8 +68,7 @@ static Load *coroutine_fn co_load_start(void)
     static const char *const json[] = {
         "{'driver': 'null-co', 'node-name': 'file0', 'latency-ns': 20000}",
         "{'driver': 'raw', 'node-name': 'raw', 'file': 'file0'}",
-        "{'driver': 'throttle', 'node-name': 'filter', 'file': 'file0', "
-            "'throttle-group': 'g'}",
+        FILTER_JSON,
         "{'driver': 'null-co', 'node-name': 'other', 'latency-ns': 20000}",
     };
     static const int roots[N_USERS] = { RAW, FILTER, OTHER };
@@ -293,9 +296,7 @@ static void coroutine_fn test_throttled(void *opaque)
 
     g_assert_nonnull(throttle_group_new("g", &props, NULL));
     file = block_test_co_open("{'driver': 'null-co', 'node-name': 'file0'}");
-    filter = block_test_co_open(
-        "{'driver': 'throttle', 'node-name': 'filter', 'file': 'file0', "
-        "'throttle-group': 'g'}");
+    filter = block_test_co_open(FILTER_JSON);
     blk = block_test_co_attach(filter, "b", BLK_PERM_ALL, BLK_PERM_ALL);
     for (int i = 0; i < 6; i++) {
         block_test_gang_start(gang, i, co_throttled, blk);

@@ -195,54 +195,58 @@ static void perf_submit(void)
 
 /* ---- on both backends ---- */
 
-typedef struct Test {
+static const struct {
+    const char *name;
     void (*func)(void);
-    AioBackend backend;
-} Test;
+    bool perf;
+} tests[] = {
+    { "submit", test_submit },
+    { "bounds", test_bounds },
+    { "min", test_min },
+    { "no-thread", test_no_thread },
+    { "perf", perf_submit, .perf = true },
+};
 
-static void run_test(const void *opaque)
+static void run_test(void (*func)(void), AioBackend backend)
 {
-    const Test *test = opaque;
     Error *err = NULL;
 
-    ctx = aio_context_new(test->backend, &err);
+    ctx = aio_context_new(backend, &err);
     if (!ctx) {
         g_test_skip(error_get_pretty(err));
         error_free(err);
         return;
     }
-    test->func();
+    func();
     aio_context_free(ctx);
 }
 
-static void add_test(const char *name, void (*func)(void))
+static void run_io_uring(const void *index)
 {
-    static const struct {
-        const char *name;
-        AioBackend backend;
-    } backends[] = {
-        { "io_uring", AIO_BACKEND_IO_URING }, { "epoll", AIO_BACKEND_EPOLL },
-    };
+    run_test(tests[GPOINTER_TO_INT(index)].func, AIO_BACKEND_IO_URING);
+}
 
-    for (int i = 0; i < 2; i++) {
-        g_autofree char *path = g_strdup_printf("/thread-pool/%s/%s",
-                                                backends[i].name, name);
-        Test *test = g_new(Test, 1);
+static void run_epoll(const void *index)
+{
+    run_test(tests[GPOINTER_TO_INT(index)].func, AIO_BACKEND_EPOLL);
+}
 
-        *test = (Test) { func, backends[i].backend };
-        g_test_add_data_func_full(path, test, run_test, g_free);
+static void add_tests(const char *prefix, GTestDataFunc run)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(tests); i++) {
+        g_autofree char *path = g_strdup_printf("/thread-pool/%s/%s", prefix,
+                                                tests[i].name);
+
+        if (!tests[i].perf || g_test_perf()) {
+            g_test_add_data_func(path, GINT_TO_POINTER(i), run);
+        }
     }
 }
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    add_test("submit", test_submit);
-    add_test("bounds", test_bounds);
-    add_test("min", test_min);
-    add_test("no-thread", test_no_thread);
-    if (g_test_perf()) {
-        add_test("perf", perf_submit);
-    }
+    add_tests("io_uring", run_io_uring);
+    add_tests("epoll", run_epoll);
     return g_test_run();
 }
