@@ -94,8 +94,14 @@ unsigned fuse_uring_kernel_queues(void)
 bool fuse_uring_check(AioContext **contexts, unsigned n, Error **errp)
 {
     g_autofree char *value = NULL;
+    g_autoptr(GError) gerr = NULL;
 
-    if (!g_file_get_contents(FUSE_URING_PARAMETER, &value, NULL, NULL)) {
+    if (!g_file_get_contents(FUSE_URING_PARAMETER, &value, NULL, &gerr)) {
+        if (!g_error_matches(gerr, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
+            error_setg(errp, "FUSE over io_uring is not available: %s",
+                       gerr->message);
+            return false;
+        }
         error_setg(errp, "FUSE over io_uring is not available: this kernel "
                    "does not have it (Linux 6.14 or later, with "
                    FUSE_URING_PARAMETER ", is needed)");
