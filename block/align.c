@@ -70,6 +70,9 @@ static int coroutine_fn co_rw_pieces(BlockDriverState *bs, int64_t offset,
         QEMUIOVector piece;
 
         qemu_iovec_init_slice(&piece, qiov, done, n);
+        if (is_write) {
+            bdrv_debug_event(bs, BLKDBG_PWRITEV);
+        }
         ret = co_drv_rw(bs, offset + done, n, &piece, is_write, flags);
         qemu_iovec_destroy(&piece);
         done += n;
@@ -124,6 +127,19 @@ int coroutine_fn bdrv_co_do_preadv(BlockDriverState *bs, int64_t offset,
 
 /* ---- writes ---- */
 
+bool bdrv_check_length_aligned(BlockDriverState *bs, uint64_t perm,
+                               Error **errp)
+{
+    if ((perm & (BLK_PERM_WRITE | BLK_PERM_RESIZE)) != BLK_PERM_WRITE
+        || bs->bl.request_alignment <= bs->file->bs->bl.request_alignment
+        || !(bdrv_getlength(bs) & (bs->bl.request_alignment - 1))) {
+        return true;
+    }
+    error_setg(errp, "Cannot get 'write' permission without 'resize': Image "
+               "size is not a multiple of request alignment");
+    return false;
+}
+
 /* Read one block; what lies past the end of the image is zero. */
 static int coroutine_fn co_read_block(BlockDriverState *bs, int64_t offset,
                                       uint8_t *buf)
@@ -143,6 +159,31 @@ static int coroutine_fn co_read_block(BlockDriverState *bs, int64_t offset,
         memset(buf + (len - offset), 0, offset + align - len);
     }
     return ret;
+}
+
+/* Read what a write leaves as it is in its first or last block, or in both. */
+static int coroutine_fn co_read_rest(BlockDriverState *bs, int64_t offset,
+                                     uint8_t *buf, bool head, bool tail)
+{
+    int ret;
+
+    if (head) {
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_HEAD);
+    }
+    if (tail) {
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_TAIL);
+    }
+    ret = co_read_block(bs, offset, buf);
+    if (ret < 0) {
+        return ret;
+    }
+    if (head) {
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_AFTER_HEAD);
+    }
+    if (tail) {
+        bdrv_debug_event(bs, BLKDBG_PWRITEV_RMW_AFTER_TAIL);
+    }
+    return 0;
 }
 
 /*
@@ -165,15 +206,18 @@ static int coroutine_fn co_write_bounced(BlockDriverState *bs, int64_t offset,
         int64_t n = MIN(end - pos, max);
         int64_t from = MAX(pos, offset);
         int64_t to = MIN(pos + n, offset + bytes);
+        bool tail = to < pos + n;
         QEMUIOVector piece;
 
-        if (from > pos || (to < pos + n && n == align)) {
-            ret = co_read_block(bs, pos, buf);
+        if (from > pos || (tail && n == align)) {
+            ret = co_read_rest(bs, pos, buf, from > pos, tail && n == align);
         }
-        if (ret >= 0 && to < pos + n && n > align) {
-            ret = co_read_block(bs, pos + n - align, buf + n - align);
+        if (ret >= 0 && tail && n > align) {
+            ret = co_read_rest(bs, pos + n - align, buf + n - align, false,
+                               true);
         }
         if (ret >= 0) {
+            bdrv_debug_event(bs, BLKDBG_PWRITEV);
             qemu_iovec_to_buf(qiov, from - offset, buf + (from - pos),
                               to - from);
             qemu_iovec_init_buf(&piece, buf, n);
@@ -225,6 +269,7 @@ static int coroutine_fn co_write_padded(BlockDriverState *bs, int64_t offset,
         bdrv_note_write(bs, offset + bytes);
         ret = co_trim(bs, end);
     }
+    bdrv_debug_event(bs, BLKDBG_PWRITEV_DONE);
     track_end(&req);
     return ret;
 }
@@ -246,12 +291,14 @@ int coroutine_fn bdrv_co_do_pwritev(BlockDriverState *bs, int64_t offset,
     } else if (bytes > piece_max(bs, BDRV_REQUEST_MAX_BYTES)) {
         ret = co_rw_pieces(bs, offset, qiov, true, flags);
     } else {
+        bdrv_debug_event(bs, BLKDBG_PWRITEV);
         ret = bs->drv->bdrv_co_pwritev(bs, offset, bytes, qiov, flags);
     }
     if (ret >= 0) {
         /* Before the end: who excludes writes must see the new length. */
         bdrv_note_write(bs, offset + bytes);
     }
+    bdrv_debug_event(bs, BLKDBG_PWRITEV_DONE);
     track_end(&req);
     return ret;
 }

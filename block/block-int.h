@@ -135,6 +135,12 @@ struct BlockDriver {
     void (*bdrv_drain_end)(BlockDriverState *bs);
 
     /*
+     * The node, or a user of it, is at the point @event of its code, in any
+     * thread.  Does not wait.  For blkdebug; NULL elsewhere.
+     */
+    void (*bdrv_debug_event)(BlockDriverState *bs, BlkdebugEvent event);
+
+    /*
      * Add the driver's own options to @opts, for the node's "json:" name (which
      * nodes without bs->filename get).  May be NULL.
      */
@@ -227,6 +233,28 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
 void bdrv_default_perms(BlockDriverState *bs, BdrvChild *c,
                         BdrvChildRole role, uint64_t perm, uint64_t shared,
                         uint64_t *nperm, uint64_t *nshared);
+
+/*
+ * Tell a node that its user, or its own generic part, is at the point @event:
+ * blkdebug acts on it, for all others this is one load.  [any thread]
+ */
+static inline void bdrv_debug_event(BlockDriverState *bs, BlkdebugEvent event)
+{
+    if (__builtin_expect(bs->drv->bdrv_debug_event != NULL, 0)) {
+        bs->drv->bdrv_debug_event(bs, event);
+    }
+}
+
+/* The same for a driver's child, which may be NULL. */
+static inline void coroutine_fn bdrv_co_debug_event(BdrvChild *child,
+                                                    BlkdebugEvent event)
+{
+    if (child) {
+        bdrv_debug_event(child->bs, event);
+    }
+}
+
+#define BLKDBG_EVENT(child, event) bdrv_co_debug_event(child, event)
 
 /* I/O on a child: checks, alignment and padding, splitting, then its driver. */
 int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
@@ -355,6 +383,13 @@ int coroutine_fn bdrv_co_do_pwritev(BlockDriverState *bs, int64_t offset,
 int coroutine_fn bdrv_co_do_pwrite_zeroes(BlockDriverState *bs,
                                           int64_t offset, int64_t bytes,
                                           BdrvRequestFlags flags);
+
+/*
+ * For bdrv_co_check_perm of filters whose alignment is coarser than their
+ * child's: who writes, but must not resize, needs an image of whole blocks.
+ */
+bool bdrv_check_length_aligned(BlockDriverState *bs, uint64_t perm,
+                               Error **errp);
 
 /*
  * A write up to @end has succeeded: the length grows, never shrinks.  Called

@@ -4,12 +4,15 @@
  */
 #include "block/block-int.h"
 
+extern const BlockDriver bdrv_blkdebug, bdrv_blklogwrites;
 extern const BlockDriver bdrv_file, bdrv_host_device;
 extern const BlockDriver bdrv_null_co, bdrv_null_aio;
 extern const BlockDriver bdrv_raw;
 extern const BlockDriver bdrv_throttle;
 
 const BlockDriver *const bdrv_drivers[] = {
+    &bdrv_blkdebug,
+    &bdrv_blklogwrites,
     &bdrv_file,
     &bdrv_host_device,
     &bdrv_null_aio,

@@ -242,10 +242,12 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
     BdrvChild *c;
     int ret = 0;
 
+    bdrv_co_debug_event(bs->file, BLKDBG_FLUSH_TO_OS);
     if (bs->drv->bdrv_co_flush
         && !(bs->drv->is_protocol && bs->cache_no_flush)) {
         ret = bs->drv->bdrv_co_flush(bs);
     }
+    bdrv_co_debug_event(bs->file, BLKDBG_FLUSH_TO_DISK);
     /* A failure must not keep the others from being flushed. */
     TAILQ_FOREACH(c, &bs->children, next) {
         if (!(c->role & BDRV_CHILD_COW)) {

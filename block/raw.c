@@ -109,6 +109,7 @@ static int coroutine_fn raw_co_preadv(BlockDriverState *bs, int64_t offset,
 {
     BDRVRawState *s = bs->opaque;
 
+    BLKDBG_EVENT(bs->file, BLKDBG_READ_AIO);
     return bdrv_co_preadv(bs->file, offset + s->offset, qiov, flags);
 }
 
@@ -119,8 +120,11 @@ static int coroutine_fn raw_co_pwritev(BlockDriverState *bs, int64_t offset,
     BDRVRawState *s = bs->opaque;
     int ret = raw_check_write(bs, offset, bytes);
 
-    return ret < 0 ? ret : bdrv_co_pwritev(bs->file, offset + s->offset, qiov,
-                                           flags);
+    if (ret < 0) {
+        return ret;
+    }
+    BLKDBG_EVENT(bs->file, BLKDBG_WRITE_AIO);
+    return bdrv_co_pwritev(bs->file, offset + s->offset, qiov, flags);
 }
 
 static int coroutine_fn raw_co_pwrite_zeroes(BlockDriverState *bs,

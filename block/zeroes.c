@@ -49,11 +49,13 @@ static int coroutine_fn co_drv_zeroes(BlockDriverState *bs, int64_t offset,
         return -ENOTSUP;
     }
     track_co_begin(bs, &req, offset, offset + bytes, false);
+    bdrv_debug_event(bs, BLKDBG_PWRITEV_ZERO);
     ret = bs->drv->bdrv_co_pwrite_zeroes(bs, offset, bytes,
                                          flags & bs->drv->supported_zero_flags);
     if (ret >= 0) {
         bdrv_note_write(bs, offset + bytes);
     }
+    bdrv_debug_event(bs, BLKDBG_PWRITEV_DONE);
     track_end(&req);
     return ret;
 }

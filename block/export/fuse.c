@@ -62,6 +62,9 @@ int coroutine_fn fuse_co_process(FuseExport *exp, FuseRequest *req)
         ret = fuse_op_co_run(&exp->file, req);
         blk_end_request(exp->common.blk);
     }
+    if (ret <= -512) {          /* the kernel takes no such error */
+        ret = -EIO;
+    }
     trace(fuse_reply, "id=%s unique=%" PRIu64 " ret=%d", exp->common.id,
           req->in->unique, ret);
     if (__atomic_sub_fetch(&exp->n_requests, 1, __ATOMIC_SEQ_CST) == 0) {

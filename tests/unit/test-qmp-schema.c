@@ -14,7 +14,7 @@ typedef struct Difference {
 } Difference;
 
 static const Difference known[] = {
-    { "blockdev-add.driver lacks blkdebug blklogwrites blkreplay blkverify "
+    { "blockdev-add.driver lacks blkreplay blkverify "
       "bochs cloop compress copy-before-write copy-on-read dmg "
       "snapshot-access ftp ftps host_cdrom http https io_uring iscsi luks nbd "
       "nfs nvme nvme-io_uring parallels preallocate qcow qcow2 qed quorum rbd "
