@@ -89,13 +89,6 @@ typedef struct BusyPoll {
     int64_t average_ns;     /* how long waits take */
 } BusyPoll;
 
-/* Where a thread runs: wherever it may, or with regard to its client's CPU. */
-typedef enum {
-    PLACE_FREE,
-    PLACE_SHARED,           /* on the client's CPU */
-    PLACE_BESIDE,           /* anywhere but there */
-} Place;
-
 typedef struct PlacementVote {
     unsigned winner;
     unsigned votes;         /* for it, less those against it */
@@ -103,20 +96,13 @@ typedef struct PlacementVote {
 
 typedef struct Placement {
     bool enabled;
-    bool shares_cpu;        /* place is PLACE_SHARED: no busy polling */
-    Place place;            /* in this window */
-    Place rival;            /* to PLACE_FREE, for the present load */
+    bool shares_cpu;        /* pinned to its client's CPU */
     PlacementVote cpu;      /* where clients run */
     PlacementVote client;   /* who they are */
     unsigned turn_requests; /* noted in this turn */
     unsigned wakeups;       /* in this window: turns with a request ... */
     unsigned requests;      /* ... and requests */
     unsigned window;        /* wake-ups until the next decision */
-    int64_t start_ns;       /* of this window */
-    int64_t free_ns;        /* a request's time in PLACE_FREE; 0: unknown */
-    int64_t rival_ns;       /* ... in the rival */
-    unsigned probe_in;      /* windows until the slower place is tried */
-    unsigned probe_interval;
     cpu_set_t home;         /* affinity before anything was moved */
     cpu_set_t current;      /* what was set last */
 } Placement;

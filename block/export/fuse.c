@@ -30,9 +30,6 @@
 #define FUSE_DEFAULT_QUEUE_DEPTH 32
 #define FUSE_MAX_QUEUE_DEPTH 1024
 
-/* A ring queue's second thread has this part of its entries. */
-#define FUSE_SECOND_SHARE 4
-
 /*
  * Requests in flight at shutdown may take this long before their clients are
  * cut off; the memory stays until storage has answered.
@@ -214,24 +211,17 @@ static void fuse_create_queues(FuseExport *exp)
  * Deal the kernel's ring queues to the FuseQueues, round-robin.  Both counts
  * meet in this place alone.
  *
- * The next FuseQueue gets some entries of each queue as well.  The kernel uses
- * the entry that came back last, so a client that waits stays with one thread;
- * but a deep queue, or one whose thread is blocked, is served by two.
+ * One thread a queue: entries of a second one help deep queues by a fifth, but
+ * make a client that waits five times slower, because its requests are then
+ * served by whichever thread had the last one, not the one on its CPU.
  */
 static bool fuse_deal_ring_queues(FuseExport *exp, Error **errp)
 {
     unsigned n = fuse_uring_kernel_queues();
 
     for (unsigned qid = 0; qid < n; qid++) {
-        FuseQueue *owner = &exp->queues[qid % exp->n_queues];
-        FuseQueue *second = &exp->queues[(qid + 1) % exp->n_queues];
-        unsigned share = exp->queue_depth / FUSE_SECOND_SHARE;
-
-        if (!fuse_uring_add_queue(owner, qid, exp->queue_depth, errp)) {
-            return false;
-        }
-        if (second != owner && share
-            && !fuse_uring_add_queue(second, qid, share, errp)) {
+        if (!fuse_uring_add_queue(&exp->queues[qid % exp->n_queues], qid,
+                                  exp->queue_depth, errp)) {
             return false;
         }
     }
