@@ -240,19 +240,23 @@ QDict *keyval_parse(const char *params, const char *implied_key, bool *help,
     g_autoptr(QDict) dict = qdict_new();
     bool help_wanted = false;
 
+    if (help) {
+        *help = false;
+    }
     for (const char *p = params; *p; implied_key = NULL) {
         if (!keyval_item(dict, &p, implied_key, &help_wanted, errp)) {
             return NULL;
         }
     }
-    if (help) {
-        *help = help_wanted;
-    } else if (help_wanted) {
+    if (help_wanted && !help) {
         error_setg(errp, "Help is not available for this option");
         return NULL;
     }
     if (!keyval_listify(dict, "", errp)) {
         return NULL;
+    }
+    if (help) {
+        *help = help_wanted;
     }
     return g_steal_pointer(&dict);
 }

@@ -16,7 +16,7 @@
  * Parse @params.  If its first item has no '=', it is the value of
  * @implied_key (unless NULL).  An item "help" or "?" without value sets *@help
  * and is left out; it is an error if @help is NULL.
- * Returns NULL with an error.
+ * Returns NULL with an error, and *@help false.
  */
 QDict *keyval_parse(const char *params, const char *implied_key, bool *help,
                     Error **errp);

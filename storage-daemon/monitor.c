@@ -519,7 +519,7 @@ bool coroutine_fn monitor_co_add_option(const char *optarg, bool *help,
 {
     static unsigned compat_number;
     g_autoptr(MonitorOptions) options =
-        qapi_from_option(&qapi_type_MonitorOptions, optarg, "chardev", help,
+        qapi_from_option(&qapi_type_MonitorOptions, optarg, "chardev", NULL,
                          errp);
     g_autofree char *id = NULL;
     ObjectOptions object = { .qom_type = OBJECT_TYPE_MONITOR_QMP };

@@ -23,7 +23,7 @@ MonitorQmpCloseAction monitor_close_action(const Monitor *mon);
 /* True while it runs a command; it must not be freed then. */
 bool monitor_busy(const Monitor *mon);
 
-/* Make one as the option --monitor says. */
+/* Make one as the option --monitor says; it has no help. */
 bool coroutine_fn monitor_co_add_option(const char *optarg, bool *help,
                                         Error **errp);
 

@@ -107,24 +107,12 @@ static bool option_trace(const char *arg, ProcessOptions *process,
 
 /* ---- handled in a coroutine ---- */
 
-/* An option that is a QMP command: its argument, or NULL with an error. */
-static void *option_value(const QapiType *type, const char *arg,
-                          const char *implied_key, Error **errp)
-{
-    bool help = false;
-    void *value = qapi_from_option(type, arg, implied_key, &help, errp);
-
-    if (help) {
-        error_setg(errp, "Help is not available for this option");
-    }
-    return value;
-}
-
 static bool coroutine_fn option_co_blockdev(const char *arg, bool *help,
                                             Error **errp)
 {
     g_autoptr(BlockdevOptions) options =
-        option_value(&qapi_type_BlockdevOptions, arg, "driver", errp);
+        qapi_from_option(&qapi_type_BlockdevOptions, arg, "driver", NULL,
+                         errp);
     Error *err = NULL;
 
     if (!options) {
@@ -139,7 +127,8 @@ static bool coroutine_fn option_co_export(const char *arg, bool *help,
                                           Error **errp)
 {
     g_autoptr(BlockExportOptions) options =
-        option_value(&qapi_type_BlockExportOptions, arg, "type", errp);
+        qapi_from_option(&qapi_type_BlockExportOptions, arg, "type", NULL,
+                         errp);
     Error *err = NULL;
 
     if (!options) {
@@ -148,18 +137,6 @@ static bool coroutine_fn option_co_export(const char *arg, bool *help,
     qmp_block_export_add(options, &err);
     error_propagate(errp, err);
     return !err;
-}
-
-static bool coroutine_fn option_co_monitor(const char *arg, bool *help,
-                                           Error **errp)
-{
-    bool ok = monitor_co_add_option(arg, help, errp);
-
-    if (*help) {
-        *help = false;
-        error_setg(errp, "Help is not available for this option");
-    }
-    return ok;
 }
 
 /* ---- the table ---- */
@@ -207,7 +184,7 @@ static const Option options_table[] = {
       "           [,placement=adaptive|none][,writethrough=on|off]\n"
       "           [,iothread=<id> | ,iothread.0=<id>,iothread.1=<id>...]\n"
       "                         show a block node as the file <file>\n\n" },
-    { "monitor", 0, true, NULL, option_co_monitor,
+    { "monitor", 0, true, NULL, monitor_co_add_option,
       "  --monitor [chardev=]<id>[,mode=control][,pretty=on|off]\n"
       "                         offer QMP on a character device\n\n" },
     { "object", 0, true, NULL, object_co_add_option,

@@ -160,6 +160,21 @@ static void test_help(void)
     }
 }
 
+/* Either help or an error. */
+static void test_help_and_error(void)
+{
+    static const char *const texts[] = { "help,a.1=x", "help,=x" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+        bool help = true;
+        g_autoptr(Error) err = NULL;
+
+        g_assert_null(keyval_parse(texts[i], NULL, &help, &err));
+        g_assert_nonnull(err);
+        g_assert_false(help);
+    }
+}
+
 static void test_fuzz(void)
 {
     static const char bytes[] = "ab01.,,==-_?help\xc3 ";
@@ -188,6 +203,7 @@ int main(int argc, char **argv)
     g_test_add_func("/keyval/nested", test_nested);
     g_test_add_func("/keyval/limits", test_limits);
     g_test_add_func("/keyval/help", test_help);
+    g_test_add_func("/keyval/help-and-error", test_help_and_error);
     g_test_add_func("/keyval/fuzz", test_fuzz);
     return g_test_run();
 }

@@ -7,6 +7,8 @@ process  run programs with a time limit
 qmp      QMP client
 daemon   StorageDaemon and exported(): a disk image as a file
 host     mounts, loop devices, file systems, fio
+load     writers that check what the daemon has promised
+faults   rounds of faults, as many as a test wants
 """
 
 from .env import *
@@ -15,3 +17,5 @@ from .process import *
 from .qmp import *
 from .host import *
 from .daemon import *
+from .load import *
+from .faults import *

@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import glob
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ __all__ = [
     'FALLOC_FL_KEEP_SIZE', 'FALLOC_FL_PUNCH_HOLE', 'FALLOC_FL_ZERO_RANGE',
     'FALLOC_FL_COLLAPSE_RANGE', 'FALLOC_FL_INSERT_RANGE', 'extents',
     'make_image', 'small_filesystem', 'background', 'umount', 'fuse_abort',
-    'direct_buffer', 'allocated',
+    'direct_buffer', 'allocated', 'openers',
 ]
 
 FALLOC_FL_KEEP_SIZE = 0x01
@@ -53,6 +54,20 @@ def is_mountpoint(path):
     path = os.path.realpath(path)
     with open('/proc/self/mountinfo', encoding='utf-8') as mounts:
         return any(line.split()[4] == path for line in mounts)
+
+
+def openers(path):
+    """Processes that have the file now at @path open."""
+    wanted = os.stat(path)
+    found = set()
+    for link in glob.glob('/proc/[0-9]*/fd/*'):
+        try:
+            if os.readlink(link) == str(path) and \
+                    os.path.samestat(os.stat(link), wanted):
+                found.add(link.split('/')[2])
+        except OSError:
+            pass
+    return found
 
 
 def fuse_abort(path):
