@@ -1,0 +1,757 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2: refcounts, and the allocation of host clusters.
+ *
+ * Everything here runs with s->lock held.  Refcounts change in the cache of
+ * refcount blocks; writeback brings them to the file before anything that
+ * relies on them.  They go up when clusters are taken; they go down only when
+ * nothing in the file refers to the clusters any more (qcow2-writeback.c), so
+ * a refcount block may be written at any time.
+ */
+#include "block/qcow2.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Longest file: what L2 entries can address, and the file layer takes. */
+#define MAX_FILE_BYTES (UINT64_C(1) << 56)
+
+/* Full refcount blocks in a row after which the table is checked. */
+#define SUSPECT_BLOCKS UINT64_C(64)
+
+/* ---- table ---- */
+
+bool coroutine_fn qcow2_co_read_reftable(BlockDriverState *bs, Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    s->reftable = g_try_new0(uint64_t, MAX(s->reftable_entries, 1));
+    if (!s->reftable) {
+        error_setg(errp, "Could not allocate the refcount table");
+        return false;
+    }
+    if (!s->reftable_entries) {
+        return true;
+    }
+    BLKDBG_EVENT(bs->file, BLKDBG_REFTABLE_LOAD);
+    ret = bdrv_co_pread(bs->file, s->reftable_offset,
+                        s->reftable_entries * sizeof(uint64_t), s->reftable,
+                        0);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not initialize refcount handling");
+        return false;
+    }
+    for (uint64_t i = 0; i < s->reftable_entries; i++) {
+        s->reftable[i] = GUINT64_FROM_BE(s->reftable[i]);
+    }
+    return true;
+}
+
+void qcow2_free_reftable(BDRVQcow2State *s)
+{
+    g_free(s->reftable);
+    s->reftable = NULL;
+}
+
+static void set_reftable_entry(BDRVQcow2State *s, uint64_t index,
+                               uint64_t block)
+{
+    s->reftable[index] = block;
+    if (s->reftable_dirty_end > s->reftable_dirty_start) {
+        s->reftable_dirty_start = MIN(s->reftable_dirty_start, index);
+        s->reftable_dirty_end = MAX(s->reftable_dirty_end, index + 1);
+    } else {
+        s->reftable_dirty_start = index;
+        s->reftable_dirty_end = index + 1;
+    }
+}
+
+/* ---- blocks ---- */
+
+static uint64_t read_entry(const BDRVQcow2State *s, const void *block,
+                           uint64_t i)
+{
+    const uint8_t *b = block;
+    unsigned bits = 1u << s->refcount_order;
+
+    switch (s->refcount_order) {
+    case 3:
+        return b[i];
+    case 4:
+        return GUINT16_FROM_BE(((const uint16_t *)block)[i]);
+    case 5:
+        return GUINT32_FROM_BE(((const uint32_t *)block)[i]);
+    case 6:
+        return GUINT64_FROM_BE(((const uint64_t *)block)[i]);
+    default:
+        return (b[i * bits / 8] >> (i * bits % 8)) & ((1u << bits) - 1);
+    }
+}
+
+static void write_entry(const BDRVQcow2State *s, void *block, uint64_t i,
+                        uint64_t value)
+{
+    uint8_t *b = block;
+    unsigned bits = 1u << s->refcount_order;
+    unsigned shift;
+
+    switch (s->refcount_order) {
+    case 3:
+        b[i] = value;
+        break;
+    case 4:
+        ((uint16_t *)block)[i] = GUINT16_TO_BE(value);
+        break;
+    case 5:
+        ((uint32_t *)block)[i] = GUINT32_TO_BE(value);
+        break;
+    case 6:
+        ((uint64_t *)block)[i] = GUINT64_TO_BE(value);
+        break;
+    default:
+        shift = i * bits % 8;
+        b[i * bits / 8] &= ~(((1u << bits) - 1) << shift);
+        b[i * bits / 8] |= value << shift;
+    }
+}
+
+static uint64_t index_in_block(const BDRVQcow2State *s, uint64_t cluster)
+{
+    return cluster & ((UINT64_C(1) << s->refblock_bits) - 1);
+}
+
+static void write_cached(BDRVQcow2State *s, Qcow2CacheEntry *block,
+                         uint64_t cluster, uint64_t value)
+{
+    uint64_t i = index_in_block(s, cluster);
+    uint32_t byte = (i << s->refcount_order) / 8;
+
+    write_entry(s, block->words, i, value);
+    qcow2_cache_mark_dirty(s->refblock_cache, block, byte,
+                           byte + MAX(1u << s->refcount_order, 8) / 8);
+}
+
+/*
+ * Write out dirty blocks, so that they can be victims.  Those that a write-back
+ * is just writing are pinned: its copy is older and must not come second.
+ */
+static int coroutine_fn co_clean_blocks(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2CacheCopy copies[16];
+    unsigned n = qcow2_cache_copy_dirty(s->refblock_cache, copies, 16,
+                                        bs->file->bs->bl.request_alignment,
+                                        true);
+    int ret = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        Qcow2CacheCopy *copy = &copies[i];
+
+        if (ret >= 0) {
+            BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_UPDATE_PART);
+            ret = bdrv_co_pwrite(bs->file, copy->offset + copy->start,
+                                 copy->end - copy->start, copy->data, 0);
+        }
+        qcow2_cache_copy_done(s->refblock_cache, copy, ret < 0);
+    }
+    return ret;
+}
+
+static int coroutine_fn co_pin_block(BlockDriverState *bs, uint64_t offset,
+                                     bool fresh, Qcow2CacheEntry **block)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    for (;;) {
+        ret = qcow2_cache_co_get(s->refblock_cache, bs->file, offset, fresh,
+                                 block);
+        if (ret != -EBUSY) {
+            return ret;
+        }
+        ret = co_clean_blocks(bs);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+}
+
+/* Pin the block with the refcount of @cluster; *@block is NULL: all are 0. */
+static int coroutine_fn co_get_block(BlockDriverState *bs, uint64_t cluster,
+                                     Qcow2CacheEntry **block)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t index = cluster >> s->refblock_bits;
+    uint64_t offset;
+
+    *block = NULL;
+    if (index >= s->reftable_entries) {
+        return 0;
+    }
+    offset = s->reftable[index] & QCOW2_REFT_OFFSET_MASK;
+    if (!offset) {
+        return 0;
+    }
+    if (offset & (s->cluster_size - 1)) {
+        qcow2_signal_corruption(bs, true, -1, -1, "Refblock offset %#" PRIx64
+                                " unaligned (reftable index: %#" PRIx64 ")",
+                                offset, index);
+        return -EIO;
+    }
+    return co_pin_block(bs, offset, false, block);
+}
+
+int coroutine_fn qcow2_co_get_refcount(BlockDriverState *bs, uint64_t index,
+                                       uint64_t *refcount)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2CacheEntry *block;
+    int ret = co_get_block(bs, index, &block);
+
+    if (ret < 0) {
+        return ret;
+    }
+    *refcount = 0;
+    if (block) {
+        *refcount = read_entry(s, block->words, index_in_block(s, index));
+        qcow2_cache_put(s->refblock_cache, block);
+    }
+    return 0;
+}
+
+/* ---- counting ---- */
+
+static void became_free(BDRVQcow2State *s, uint64_t cluster)
+{
+    uint64_t offset = cluster << s->cluster_bits;
+
+    s->free_hint = MIN(s->free_hint, cluster);
+    if (s->free_byte_offset >> s->cluster_bits == cluster) {
+        s->free_byte_offset = 0;
+    }
+    qcow2_cache_forget(s->l2_cache, offset, s->cluster_size);
+    qcow2_metamap_set(s, offset, s->cluster_size, 0);
+}
+
+static int coroutine_fn co_change_one(BlockDriverState *bs, uint64_t cluster,
+                                      int addend)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2CacheEntry *block;
+    uint64_t old;
+    int ret = co_get_block(bs, cluster, &block);
+
+    if (ret < 0) {
+        return ret;
+    }
+    old = block ? read_entry(s, block->words, index_in_block(s, cluster)) : 0;
+    if ((addend < 0 && old == 0) || !block) {
+        qcow2_signal_corruption(bs, true, cluster << s->cluster_bits,
+                                s->cluster_size, "Refcount of cluster at %#"
+                                PRIx64 " is too low",
+                                cluster << s->cluster_bits);
+        ret = -EINVAL;
+    } else if (addend > 0 && old >= s->refcount_max) {
+        ret = -EINVAL;
+    } else {
+        write_cached(s, block, cluster, old + addend);
+        if (old + addend == 0) {
+            became_free(s, cluster);
+        }
+    }
+    if (block) {
+        qcow2_cache_put(s->refblock_cache, block);
+    }
+    return ret;
+}
+
+/* ---- growing ---- */
+
+/*
+ * A block for the clusters around @cluster, none of which is in use.  It goes
+ * to @place, a free cluster: among these (it counts itself), or before them.
+ */
+static int coroutine_fn co_new_block(BlockDriverState *bs, uint64_t cluster,
+                                     uint64_t place)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t index = cluster >> s->refblock_bits;
+    uint64_t offset = place << s->cluster_bits;
+    bool counts_itself = place >> s->refblock_bits == index;
+    Qcow2CacheEntry *block;
+    int ret;
+
+    BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_ALLOC);
+    if (qcow2_overlaps(bs, 0, offset, s->cluster_size)) {
+        return -EIO;
+    }
+    ret = counts_itself ? 0 : co_change_one(bs, place, 1);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_pin_block(bs, offset, true, &block);
+    if (ret < 0) {
+        if (!counts_itself) {
+            co_change_one(bs, place, -1);
+        }
+        return ret;
+    }
+    if (counts_itself) {
+        write_cached(s, block, place, 1);
+    }
+    qcow2_cache_mark_dirty(s->refblock_cache, block, 0, s->cluster_size);
+    qcow2_cache_put(s->refblock_cache, block);
+
+    BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_ALLOC_HOOKUP);
+    set_reftable_entry(s, index, offset);
+    qcow2_metamap_set(s, offset, s->cluster_size, QCOW2_OL_REFCOUNT_BLOCK);
+    if (s->virgin_start < offset + s->cluster_size) {
+        s->virgin_start = offset + s->cluster_size;
+    }
+    return 0;
+}
+
+/*
+ * The header's table offset and its length lie side by side.  Not flushed: who
+ * has written them has to go on with the new table, whatever a flush says.
+ */
+static int coroutine_fn co_switch_reftable(BlockDriverState *bs,
+                                           uint64_t offset, uint64_t clusters)
+{
+    struct {
+        uint64_t offset;
+        uint32_t clusters;
+    } __attribute__((packed)) fields = {
+        GUINT64_TO_BE(offset), GUINT32_TO_BE(clusters),
+    };
+    int ret = bdrv_co_flush(bs->file->bs);
+
+    if (ret >= 0) {
+        BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
+        ret = bdrv_co_pwrite(bs->file,
+                             offsetof(Qcow2Header, refcount_table_offset),
+                             sizeof(fields), &fields, 0);
+    }
+    return MIN(ret, 0);
+}
+
+/* Blocks for @n_blocks * 2^refblock_bits clusters; the first @used count 1. */
+static int coroutine_fn co_write_new_blocks(BlockDriverState *bs,
+                                            uint64_t offset,
+                                            uint64_t n_blocks, uint64_t used)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t per_block = UINT64_C(1) << s->refblock_bits;
+    g_autofree uint8_t *buf = g_malloc(s->cluster_size);
+    int ret = 0;
+
+    BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE_BLOCKS);
+    for (uint64_t i = 0; ret >= 0 && i < n_blocks; i++) {
+        memset(buf, 0, s->cluster_size);
+        for (uint64_t j = 0; j < per_block && used > 0; j++, used--) {
+            write_entry(s, buf, j, 1);
+        }
+        ret = bdrv_co_pwrite(bs->file, offset + i * s->cluster_size,
+                             s->cluster_size, buf, 0);
+    }
+    return ret;
+}
+
+/* Write @table (host order), with @n_blocks new ones from @block on. */
+static int coroutine_fn co_write_new_table(BlockDriverState *bs,
+                                           uint64_t offset,
+                                           const uint64_t *table,
+                                           uint64_t entries)
+{
+    uint64_t bytes = entries * sizeof(uint64_t);
+    g_autofree uint64_t *buf = g_malloc(bytes);
+
+    for (uint64_t i = 0; i < entries; i++) {
+        buf[i] = GUINT64_TO_BE(table[i]);
+    }
+    BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_ALLOC_WRITE_TABLE);
+    return bdrv_co_pwrite(bs->file, offset, bytes, buf, 0);
+}
+
+/*
+ * The table has no entry for @cluster: move it to a longer one.  New blocks and
+ * table go to the first clusters beyond what the old table covers, which
+ * nobody uses; they are counted by these very blocks.
+ */
+static int coroutine_fn co_grow_reftable(BlockDriverState *bs,
+                                         uint64_t cluster)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t per_block = UINT64_C(1) << s->refblock_bits;
+    uint64_t first = MAX(cluster >> s->refblock_bits, s->reftable_entries);
+    uint64_t start = (first << s->refblock_bits) << s->cluster_bits;
+    uint64_t bytes = qcow2_cluster_end(
+        s, MAX(first + 1, s->reftable_entries * 3 / 2) * sizeof(uint64_t));
+    uint64_t n_blocks = 0, entries, clusters, old_offset, old_bytes;
+    g_autofree uint64_t *table = NULL;
+    int ret;
+
+    do {
+        n_blocks++;
+        bytes = MAX(bytes, (uint64_t)qcow2_cluster_end(
+                        s, (first + n_blocks) * sizeof(uint64_t)));
+        clusters = bytes >> s->cluster_bits;
+    } while (n_blocks * per_block < n_blocks + clusters);
+    entries = bytes / sizeof(uint64_t);
+    if (bytes > QCOW2_MAX_REFTABLE_BYTES) {
+        return -EFBIG;
+    }
+    if (qcow2_overlaps(bs, 0, start, n_blocks * s->cluster_size + bytes)) {
+        return -EIO;
+    }
+
+    BLKDBG_EVENT(bs->file, BLKDBG_REFTABLE_GROW);
+    table = g_new0(uint64_t, entries);
+    memcpy(table, s->reftable, s->reftable_entries * sizeof(uint64_t));
+    for (uint64_t i = 0; i < n_blocks; i++) {
+        table[first + i] = start + i * s->cluster_size;
+    }
+    ret = co_write_new_blocks(bs, start, n_blocks, n_blocks + clusters);
+    if (ret >= 0) {
+        ret = co_write_new_table(bs, start + n_blocks * s->cluster_size,
+                                 table, entries);
+    }
+    if (ret >= 0) {
+        /* Blocks that only the new table refers to may be in the cache. */
+        do {
+            qcow2_cache_co_wait_idle(s->refblock_cache);
+            ret = co_clean_blocks(bs);
+        } while (ret >= 0 && qcow2_cache_n_dirty(s->refblock_cache));
+    }
+    if (ret < 0) {
+        return ret;
+    }
+
+    co_mutex_lock(&s->header_lock);
+    ret = co_switch_reftable(bs, start + n_blocks * s->cluster_size,
+                             clusters);
+    if (ret < 0) {
+        co_mutex_unlock(&s->header_lock);
+        return ret;
+    }
+    old_offset = s->reftable_offset;
+    old_bytes = s->reftable_entries * sizeof(uint64_t);
+    s->reftable_offset = start + n_blocks * s->cluster_size;
+    s->reftable_entries = entries;
+    co_mutex_unlock(&s->header_lock);
+    g_free(s->reftable);
+    s->reftable = g_steal_pointer(&table);
+    s->reftable_dirty_start = s->reftable_dirty_end = 0;
+    qcow2_metamap_set(s, old_offset, old_bytes, 0);
+    qcow2_metamap_set(s, start, n_blocks * s->cluster_size,
+                      QCOW2_OL_REFCOUNT_BLOCK);
+    qcow2_metamap_set(s, s->reftable_offset, bytes, QCOW2_OL_REFCOUNT_TABLE);
+    if (s->virgin_start < s->reftable_offset + bytes) {
+        s->virgin_start = s->reftable_offset + bytes;
+    }
+    if (old_bytes) {
+        qcow2_give_up(s, old_offset, old_bytes, QCOW2_DISCARD_OTHER);
+    }
+    return bdrv_co_flush(bs->file->bs);
+}
+
+int coroutine_fn qcow2_co_change_refcount(BlockDriverState *bs,
+                                          uint64_t offset, uint64_t bytes,
+                                          int addend)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t first = offset >> s->cluster_bits;
+    uint64_t last = (offset + bytes - 1) >> s->cluster_bits;
+    int ret;
+
+    if (bytes == 0) {
+        return 0;
+    }
+    for (uint64_t i = first; i <= last; i++) {
+        ret = co_change_one(bs, i, addend);
+        if (ret < 0) {
+            while (i-- > first) {
+                co_change_one(bs, i, -addend);
+            }
+            return ret;
+        }
+    }
+    return 0;
+}
+
+/* ---- allocation ---- */
+
+/* Free clusters in a row: @n from @first on. */
+typedef struct FreeRun {
+    uint64_t first, n;
+} FreeRun;
+
+/*
+ * Free cluster @pos, next to the run, has no refcount block.  Making one takes
+ * the run's first cluster, so that the run goes on, or if there is none @pos.
+ */
+static int coroutine_fn co_cover(BlockDriverState *bs, uint64_t pos,
+                                 FreeRun *run)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t index = pos >> s->refblock_bits;
+    int ret;
+
+    if (index >= s->reftable_entries) {
+        /* What it needs goes to @pos or behind it. */
+        return co_grow_reftable(bs, pos);
+    }
+    if (s->reftable[index] & QCOW2_REFT_OFFSET_MASK) {
+        return 0;
+    }
+    if ((run->n ? run->first : pos) == 0) {
+        /* Where the header is, whatever overlap-check says. */
+        qcow2_signal_corruption(bs, true, -1, -1, "Preventing invalid "
+                                "allocation of refcount block at offset 0");
+        return -EIO;
+    }
+    ret = co_new_block(bs, pos, run->n ? run->first : pos);
+    if (ret >= 0 && run->n) {
+        run->first++;
+        run->n--;
+    }
+    return ret;
+}
+
+/* True in *@is_free if @pos is; then it has a refcount block. */
+static int coroutine_fn co_look(BlockDriverState *bs, uint64_t pos,
+                                FreeRun *run, bool *is_free)
+{
+    uint64_t refcount;
+    int ret = qcow2_co_get_refcount(bs, pos, &refcount);
+
+    if (ret >= 0 && refcount == 0) {
+        ret = co_cover(bs, pos, run);
+        if (ret >= 0) {
+            /* Covering it may have used it. */
+            ret = qcow2_co_get_refcount(bs, pos, &refcount);
+        }
+    }
+    *is_free = refcount == 0;
+    return ret;
+}
+
+static int compare_offsets(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/*
+ * Full blocks follow each other for so long that the table is suspect: the
+ * same block everywhere would be looked at for hours.
+ */
+static int check_reftable(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t bytes = s->reftable_entries * sizeof(uint64_t);
+    g_autofree uint64_t *sorted = g_memdup2(s->reftable, bytes);
+
+    qsort(sorted, s->reftable_entries, sizeof(uint64_t), compare_offsets);
+    for (uint64_t i = 1; i < s->reftable_entries; i++) {
+        uint64_t block = sorted[i] & QCOW2_REFT_OFFSET_MASK;
+
+        if (block && block == (sorted[i - 1] & QCOW2_REFT_OFFSET_MASK)) {
+            qcow2_signal_corruption(bs, true, block, s->cluster_size,
+                                    "Refcount block at %#" PRIx64
+                                    " is referenced more than once", block);
+            return -EIO;
+        }
+    }
+    s->reftable_checked = true;
+    return 0;
+}
+
+/* Find @min to @max free clusters in a row; 0 or -errno. */
+static int coroutine_fn co_find_free(BlockDriverState *bs, uint64_t min,
+                                     uint64_t max, FreeRun *run)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t limit = MAX_FILE_BYTES >> s->cluster_bits;
+    uint64_t suspect = s->free_hint + (SUSPECT_BLOCKS << s->refblock_bits);
+    uint64_t hint = UINT64_MAX;
+
+    *run = (FreeRun) { 0 };
+    for (uint64_t pos = s->free_hint; run->n < max; pos++) {
+        bool is_free;
+        int ret = 0;
+
+        if (pos >= limit) {
+            return run->n >= min ? 0 : -EFBIG;
+        }
+        if (pos == suspect && !s->reftable_checked) {
+            ret = check_reftable(bs);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        ret = co_look(bs, pos, run, &is_free);
+        if (ret < 0) {
+            return ret;
+        }
+        if (is_free) {
+            if (run->n++ == 0) {
+                run->first = pos;
+            }
+            hint = MIN(hint, run->first);
+        } else if (run->n >= min) {
+            break;
+        } else {
+            run->n = 0;
+        }
+    }
+    s->free_hint = hint;
+    return 0;
+}
+
+int64_t coroutine_fn qcow2_co_alloc(BlockDriverState *bs, uint64_t min,
+                                    uint64_t max, uint64_t *got,
+                                    bool *virgin)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t offset, bytes;
+    FreeRun run;
+    int ret;
+
+    BLKDBG_EVENT(bs->file, BLKDBG_CLUSTER_ALLOC);
+    if (__atomic_load_n(&s->corrupt, __ATOMIC_RELAXED)) {
+        return -EIO;
+    }
+    if (s->use_lazy_refcounts) {
+        /* Whoever takes clusters, the file may come to refer to them first. */
+        ret = qcow2_co_mark_dirty(bs);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = co_find_free(bs, min >> s->cluster_bits, max >> s->cluster_bits,
+                       &run);
+    if (ret < 0) {
+        return ret;
+    }
+    offset = run.first << s->cluster_bits;
+    bytes = run.n << s->cluster_bits;
+    if (offset == 0) {
+        qcow2_signal_corruption(bs, true, -1, -1, "Preventing invalid "
+                                "allocation of data cluster at offset 0");
+        return -EIO;
+    }
+    if (qcow2_overlaps(bs, 0, offset, bytes)) {
+        return -EIO;
+    }
+    ret = qcow2_co_change_refcount(bs, offset, bytes, 1);
+    if (ret < 0) {
+        return ret;
+    }
+    if (s->free_hint == run.first) {
+        s->free_hint = run.first + run.n;
+    }
+    if (virgin) {
+        *virgin = offset >= s->virgin_start;
+    }
+    if (s->virgin_start < offset + bytes) {
+        s->virgin_start = offset + bytes;
+    }
+    *got = bytes;
+    return offset;
+}
+
+/* Compressed clusters lie one behind the other, across cluster boundaries. */
+int64_t coroutine_fn qcow2_co_alloc_bytes(BlockDriverState *bs,
+                                          uint64_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t offset = s->free_byte_offset;
+    uint64_t room = offset ? s->cluster_size - qcow2_in_cluster(s, offset) : 0;
+    uint64_t got;
+    int64_t fresh = 0;
+    int ret;
+
+    BLKDBG_EVENT(bs->file, BLKDBG_CLUSTER_ALLOC_BYTES);
+    if (room < bytes) {
+        fresh = qcow2_co_alloc(bs, s->cluster_size, s->cluster_size, &got,
+                               NULL);
+        if (fresh < 0) {
+            return fresh;
+        }
+        if (room == 0 || (uint64_t)fresh != offset + room) {
+            offset = fresh;
+            room = 0;
+        }
+    }
+    if (room) {
+        /* One more user of a cluster that others have begun. */
+        ret = qcow2_co_change_refcount(bs, offset, 1, 1);
+        if (ret < 0 && fresh) {
+            offset = fresh;
+        } else if (ret < 0) {
+            s->free_byte_offset = 0;
+            return qcow2_co_alloc_bytes(bs, bytes);
+        }
+    }
+    s->free_byte_offset = offset + bytes;
+    if (!qcow2_in_cluster(s, s->free_byte_offset)) {
+        s->free_byte_offset = 0;
+    }
+    return offset;
+}
+
+void coroutine_fn qcow2_co_unalloc(BlockDriverState *bs, uint64_t offset,
+                                   uint64_t bytes)
+{
+    BLKDBG_EVENT(bs->file, BLKDBG_CLUSTER_FREE);
+    /* Failing means a leak, which is all that may happen. */
+    qcow2_co_change_refcount(bs, offset, bytes, -1);
+}
+
+/* ---- giving up ---- */
+
+void qcow2_give_up(BDRVQcow2State *s, uint64_t offset, uint64_t bytes,
+                   Qcow2DiscardType type)
+{
+    Qcow2Free *f = TAILQ_LAST(&s->pending, Qcow2FreeList);
+
+    /* A file that is cut or discarded in order gives one long range. */
+    if (f && f->type == type && f->offset + f->bytes == offset
+        && !qcow2_in_cluster(s, offset) && !qcow2_in_cluster(s, f->offset)) {
+        f->bytes += bytes;
+    } else {
+        f = g_new(Qcow2Free, 1);
+        *f = (Qcow2Free) { .offset = offset, .bytes = bytes, .type = type };
+        TAILQ_INSERT_TAIL(&s->pending, f, next);
+    }
+    __atomic_fetch_add(&s->n_pending,
+                       MAX(bytes >> s->cluster_bits, 1), __ATOMIC_RELAXED);
+}
+
+void qcow2_compressed_range(const BDRVQcow2State *s, uint64_t entry,
+                            uint64_t *offset, uint64_t *bytes)
+{
+    uint64_t sectors = ((entry >> s->csize_shift) & s->csize_mask) + 1;
+
+    *offset = entry & s->coffset_mask;
+    *bytes = sectors * 512 - (*offset & 511);
+}
+
+void qcow2_give_up_entry(BDRVQcow2State *s, uint64_t entry,
+                         Qcow2DiscardType type)
+{
+    uint64_t offset, bytes;
+
+    if (entry & QCOW2_OFLAG_COMPRESSED) {
+        qcow2_compressed_range(s, entry, &offset, &bytes);
+        qcow2_give_up(s, offset, bytes, type);
+    } else if ((entry & QCOW2_L2E_OFFSET_MASK) && !s->external_data_file) {
+        qcow2_give_up(s, entry & QCOW2_L2E_OFFSET_MASK, s->cluster_size,
+                      type);
+    }
+}
