@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * QMP commands for snapshots inside of images.
+ *
+ * Main thread, in the coroutine of the monitor or of the command line.
+ */
+#include "block/block-int.h"
+
+#include <string.h>
+
+#include "block/snapshot.h"
+#include "qapi/qapi-commands.h"
+#include "qapi/visit.h"
+
+/* The first one with both (NULL: any); the caller frees. */
+static SnapshotInfo *find(SnapshotInfoList *list, const char *id,
+                          const char *name)
+{
+    for (; list; list = list->next) {
+        if ((!id || !strcmp(id, list->value->id))
+            && (!name || !strcmp(name, list->value->name))) {
+            return QAPI_CLONE(SnapshotInfo, list->value);
+        }
+    }
+    return NULL;
+}
+
+/* The node of that name, unless it is a part of another one. */
+static BlockDriverState *find_root(const char *name, Error **errp)
+{
+    BlockDriverState *bs = bdrv_lookup_node(name, name, errp);
+    BdrvChild *c;
+
+    if (!bs) {
+        return NULL;
+    }
+    TAILQ_FOREACH(c, &bs->parents, next_parent) {
+        if (c->parent) {
+            error_setg(errp, "Need a root block node");
+            return NULL;
+        }
+    }
+    return bs;
+}
+
+/* A user of @bs that may write, or NULL with an error. */
+static BlockBackend *coroutine_fn co_writer(BlockDriverState *bs,
+                                            Error **errp)
+{
+    BlockBackend *blk = blk_new(NULL, BLK_PERM_WRITE_UNCHANGED, BLK_PERM_ALL);
+
+    if (!blk_co_attach(blk, bs, errp)) {
+        blk_co_free(blk);
+        return NULL;
+    }
+    return blk;
+}
+
+static void coroutine_fn co_create(BlockDriverState *bs, const char *name,
+                                   Error **errp)
+{
+    g_autoptr(SnapshotInfoList) list = NULL;
+    g_autoptr(SnapshotInfo) old = NULL;
+    BlockBackend *blk;
+    bool supported;
+
+    if (bs->read_only) {
+        error_setg(errp, "Device '%s' is read only", bs->node_name);
+        return;
+    }
+    list = bdrv_snapshot_list(bs, &supported);
+    if (!supported) {
+        error_setg(errp, "Block format '%s' used by device '%s' does not "
+                   "support internal snapshots", bs->drv->format_name,
+                   bs->node_name);
+        return;
+    }
+    if (!*name) {
+        error_setg(errp, "Name is empty");
+        return;
+    }
+    old = find(list, NULL, name);
+    if (old) {
+        error_setg(errp, "Snapshot with name '%s' already exists on device "
+                   "'%s'", name, bs->node_name);
+        return;
+    }
+    blk = co_writer(bs, errp);
+    if (blk && !bdrv_co_snapshot_create(bs, name, NULL, errp)) {
+        error_prepend(errp, "Failed to create snapshot '%s' on device '%s': ",
+                      name, bs->node_name);
+    }
+    blk_co_free(blk);
+}
+
+void coroutine_fn qmp_blockdev_snapshot_internal_sync(
+    const BlockdevSnapshotInternal *arg, Error **errp)
+{
+    BlockDriverState *bs = find_root(arg->device, errp);
+
+    if (bs) {
+        bdrv_ref(bs);
+        co_create(bs, arg->name, errp);
+        bdrv_co_unref(bs);
+    }
+}
+
+static SnapshotInfo *coroutine_fn co_delete(BlockDriverState *bs,
+                                            const char *id, const char *name,
+                                            Error **errp)
+{
+    g_autoptr(SnapshotInfoList) list = NULL;
+    g_autoptr(SnapshotInfo) info = NULL;
+    BlockBackend *blk;
+    bool ok, supported;
+
+    if (!id && !name) {
+        error_setg(errp, "Name or id must be provided");
+        return NULL;
+    }
+    list = bdrv_snapshot_list(bs, &supported);
+    if (!supported) {
+        error_setg_errno(errp, ENOTSUP, "Failed to get a snapshot list");
+        return NULL;
+    }
+    info = find(list, id, name);
+    if (!info) {
+        error_setg(errp, "Snapshot with id '%s' and name '%s' does not exist "
+                   "on device '%s'", id ? id : "null", name ? name : "null",
+                   bs->node_name);
+        return NULL;
+    }
+    if (bs->read_only) {
+        error_setg_errno(errp, EPERM,
+                         "Failed to remove snapshot from snapshot list");
+        return NULL;
+    }
+    blk = co_writer(bs, errp);
+    ok = blk && bdrv_co_snapshot_delete(bs, info->id, info->name, errp);
+    blk_co_free(blk);
+    return ok ? g_steal_pointer(&info) : NULL;
+}
+
+SnapshotInfo *coroutine_fn qmp_blockdev_snapshot_delete_internal_sync(
+    const QmpBlockdevSnapshotDeleteInternalSyncArg *arg, Error **errp)
+{
+    BlockDriverState *bs = find_root(arg->device, errp);
+    SnapshotInfo *info;
+
+    if (!bs) {
+        return NULL;
+    }
+    bdrv_ref(bs);
+    info = co_delete(bs, arg->id, arg->name, errp);
+    bdrv_co_unref(bs);
+    return info;
+}
