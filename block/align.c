@@ -117,6 +117,9 @@ int coroutine_fn bdrv_co_do_preadv(BlockDriverState *bs, int64_t offset,
                                    BdrvRequestFlags flags)
 {
     if (!range_fits(bs, offset, bytes) || !qiov_fits(bs, qiov)) {
+        if (bs->drv->passthrough_reads) {
+            return bs->drv->bdrv_co_preadv(bs, offset, bytes, qiov, flags);
+        }
         return co_read_bounced(bs, offset, bytes, qiov, flags);
     }
     if (bytes > piece_max(bs, BDRV_REQUEST_MAX_BYTES)) {
@@ -240,7 +243,8 @@ static int coroutine_fn co_trim(BlockDriverState *bs, int64_t padded_end)
 {
     int64_t len = bdrv_getlength(bs);
 
-    if (padded_end <= len || !bs->drv->bdrv_co_truncate) {
+    if (padded_end <= len || !bs->drv->can_grow
+        || !bs->drv->bdrv_co_truncate) {
         return 0;
     }
     return bs->drv->bdrv_co_truncate(bs, len, PREALLOC_MODE_OFF, 0, NULL);

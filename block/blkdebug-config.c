@@ -47,6 +47,12 @@ static bool finish_section(Parser *p, Error **errp)
         error_setg(errp, "Missing event name for rule");
         return false;
     }
+    if (qapi_enum_parse(&qapi_type_BlkdebugEvent, "event",
+                        qdict_get_str(dict, "event"), NULL) < 0) {
+        error_setg(errp, "invalid parameter value: %s",
+                   qdict_get_str(dict, "event"));
+        return false;
+    }
     if (section == SECTION_INJECT_ERROR) {
         rule = qapi_from_qobject(&qapi_type_BlkdebugInjectErrorOptions,
                                  QOBJECT(dict), true, errp);

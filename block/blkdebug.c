@@ -17,11 +17,11 @@
  *
  * Any thread; the lock is over the state and what changes in rules.
  */
-#include "block/block-int.h"
 
 #include <inttypes.h>
 #include <limits.h>
 #include "block/blkdebug-config.h"
+#include "block/filter.h"
 #include "qapi/visit.h"
 
 #define BLKDEBUG_MAX_ALIGN (64 << 20)
@@ -247,17 +247,16 @@ static uint64_t perm_bits(const BlockPermissionList *list)
     return perms;
 }
 
-/* A limit in bytes; 0 for none. */
+/* A limit in bytes, a multiple of @unit; 0 for none. */
 static bool check_limit(const char *name, int64_t value, int64_t unit,
-                        bool power_of_2, int64_t max, Error **errp)
+                        Error **errp)
 {
     if (value < 0) {
-        error_setg(errp, "Parameter '%s' expects a non-negative number below "
-                   "2^64", name);
+        error_setg(errp, "Value '%" PRId64 "' is out of range for parameter "
+                   "'%s'", value, name);
         return false;
     }
-    if (value > max || value % unit
-        || (power_of_2 && (value & (value - 1)))) {
+    if (value >= INT_MAX || value % unit) {
         error_setg(errp, "Cannot meet constraints with %s %" PRId64, name,
                    value);
         return false;
@@ -265,24 +264,31 @@ static bool check_limit(const char *name, int64_t value, int64_t unit,
     return true;
 }
 
-static bool check_limits(const BlockdevOptionsBlkdebug *o, Error **errp)
+static bool check_align(int64_t align, Error **errp)
 {
-    int64_t unit;
-
-    if (!check_limit("align", o->align, 1, true, BLKDEBUG_MAX_ALIGN, errp)) {
+    if (!check_limit("align", align, 1, errp)) {
         return false;
     }
-    unit = MAX(o->align, 1);
-    return check_limit("max-transfer", o->max_transfer, unit, false, INT_MAX,
-                       errp)
-           && check_limit("opt-write-zero", o->opt_write_zero, unit, true,
-                          INT_MAX, errp)
+    if (align > BLKDEBUG_MAX_ALIGN || (align & (align - 1))) {
+        error_setg(errp, "Cannot meet constraints with align %" PRId64, align);
+        return false;
+    }
+    return true;
+}
+
+static bool check_limits(const BlockdevOptionsBlkdebug *o,
+                         const BlockDriverState *image, Error **errp)
+{
+    int64_t unit = MAX(o->align, image->bl.request_alignment);
+
+    return check_align(o->align, errp)
+           && check_limit("max-transfer", o->max_transfer, unit, errp)
+           && check_limit("opt-write-zero", o->opt_write_zero, unit, errp)
            && check_limit("max-write-zero", o->max_write_zero,
-                          MAX(o->opt_write_zero, unit), false, INT_MAX, errp)
-           && check_limit("opt-discard", o->opt_discard, unit, true, INT_MAX,
-                          errp)
+                          MAX(o->opt_write_zero, unit), errp)
+           && check_limit("opt-discard", o->opt_discard, unit, errp)
            && check_limit("max-discard", o->max_discard,
-                          MAX(o->opt_discard, unit), false, INT_MAX, errp);
+                          MAX(o->opt_discard, unit), errp);
 }
 
 /* The short name, where it says all. */
@@ -323,9 +329,9 @@ static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs,
 
     if ((o->config && !add_config(s, o->config, errp))
         || !add_rules(s, o->inject_error, o->set_state, errp)
-        || !check_limits(o, errp)
         || !bdrv_co_open_child(bs, o->image, "image", BDRV_CHILD_FILTERED
-                               | BDRV_CHILD_PRIMARY, errp)) {
+                               | BDRV_CHILD_PRIMARY, errp)
+        || !check_limits(o, bs->file->bs, errp)) {
         state_free(s);
         return false;
     }
@@ -448,28 +454,8 @@ static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs,
 {
     int ret = co_inject(bs, offset, bytes, BLKDEBUG_IO_TYPE_BLOCK_STATUS);
 
-    if (ret < 0) {
-        return ret;
-    }
-    *pnum = bytes;
-    *map = offset;
-    *file = bs->file->bs;
-    return BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED | BDRV_BLOCK_OFFSET_VALID
-           | BDRV_BLOCK_RECURSE;
-}
-
-static int coroutine_fn blkdebug_co_truncate(BlockDriverState *bs,
-                                             int64_t offset,
-                                             PreallocMode prealloc,
-                                             BdrvRequestFlags flags,
-                                             Error **errp)
-{
-    return bdrv_co_truncate(bs->file, offset, prealloc, flags, errp);
-}
-
-static int64_t coroutine_fn blkdebug_co_getlength(BlockDriverState *bs)
-{
-    return bdrv_co_getlength(bs->file->bs);
+    return ret < 0 ? ret : bdrv_filter_co_block_status(bs, offset, bytes, pnum,
+                                                       map, file);
 }
 
 const BlockDriver bdrv_blkdebug = {
@@ -489,9 +475,9 @@ const BlockDriver bdrv_blkdebug = {
     .bdrv_co_pwrite_zeroes = blkdebug_co_pwrite_zeroes,
     .bdrv_co_pdiscard = blkdebug_co_pdiscard,
     .bdrv_co_flush = blkdebug_co_flush,
-    .bdrv_co_truncate = blkdebug_co_truncate,
+    .bdrv_co_truncate = bdrv_filter_co_truncate,
     .bdrv_co_block_status = blkdebug_co_block_status,
-    .bdrv_co_getlength = blkdebug_co_getlength,
+    .bdrv_co_getlength = bdrv_filter_co_getlength,
     .bdrv_refresh_limits = blkdebug_refresh_limits,
     .bdrv_child_perm = blkdebug_child_perm,
     .bdrv_co_check_perm = blkdebug_co_check_perm,

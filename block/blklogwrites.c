@@ -22,10 +22,10 @@
  * Any thread.  `lock` is over all that changes but super_entries, which the
  * owner of super_lock writes.
  */
-#include "block/block-int.h"
 
 #include <inttypes.h>
 #include "block/blklogwrites.h"
+#include "block/filter.h"
 
 #define DEFAULT_SECTOR_SIZE 512
 #define DEFAULT_SUPER_UPDATE_INTERVAL 4096
@@ -616,25 +616,6 @@ static int coroutine_fn blklogwrites_co_truncate(BlockDriverState *bs,
     return ret;
 }
 
-static int coroutine_fn blklogwrites_co_block_status(BlockDriverState *bs,
-                                                     int64_t offset,
-                                                     int64_t bytes,
-                                                     int64_t *pnum,
-                                                     int64_t *map,
-                                                     BlockDriverState **file)
-{
-    *pnum = bytes;
-    *map = offset;
-    *file = bs->file->bs;
-    return BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED | BDRV_BLOCK_OFFSET_VALID
-           | BDRV_BLOCK_RECURSE;
-}
-
-static int64_t coroutine_fn blklogwrites_co_getlength(BlockDriverState *bs)
-{
-    return bdrv_co_getlength(bs->file->bs);
-}
-
 /* The log is no part of the image. */
 static int64_t coroutine_fn blklogwrites_co_get_allocated_file_size(
     BlockDriverState *bs)
@@ -660,8 +641,8 @@ const BlockDriver bdrv_blklogwrites = {
     .bdrv_co_pdiscard = blklogwrites_co_pdiscard,
     .bdrv_co_flush = blklogwrites_co_flush,
     .bdrv_co_truncate = blklogwrites_co_truncate,
-    .bdrv_co_block_status = blklogwrites_co_block_status,
-    .bdrv_co_getlength = blklogwrites_co_getlength,
+    .bdrv_co_block_status = bdrv_filter_co_block_status,
+    .bdrv_co_getlength = bdrv_filter_co_getlength,
     .bdrv_co_get_allocated_file_size = blklogwrites_co_get_allocated_file_size,
     .bdrv_refresh_limits = blklogwrites_refresh_limits,
     .bdrv_co_check_perm = blklogwrites_co_check_perm,

@@ -11,7 +11,8 @@
  * bl.max_transfer and bl.max_iov, and aligned to bl.request_alignment, buffers
  * to bl.min_mem_alignment.  Where the length is no multiple of the alignment,
  * the last block is read and written whole: a driver reads zeroes past the end
- * of its file, and the core truncates the file again after such a write.
+ * of its file, and the core truncates the file again after such a write, if
+ * the driver can_grow.
  * Drivers that set .passthrough get requests as they come, only checked.
  */
 #ifndef BLOCK_BLOCK_INT_H
@@ -23,8 +24,16 @@
 #include "util/aio.h"
 #include "util/queue.h"
 
+/*
+ * Most nodes one above the other.  Requests and opening go down by recursion,
+ * on a coroutine's stack.
+ */
+#define BDRV_MAX_HEIGHT 256
+
 typedef struct BdrvChild BdrvChild;
 typedef struct BlockDriver BlockDriver;
+struct BdrvCheckResult;
+struct BdrvCheckHooks;
 
 /* What a child is to its parent; decides its default permissions. */
 typedef enum {
@@ -48,6 +57,13 @@ typedef struct BlockLimits {
     int max_iov;                    /* elements; 0 = IOV_MAX */
 } BlockLimits;
 
+/* What a driver tells about its image besides BlockDriverState. */
+typedef struct BlockDriverInfo {
+    int64_t cluster_size;           /* unit of allocation, bytes; 0: none */
+    bool is_dirty;                  /* it was not closed cleanly */
+    bool encrypted;
+} BlockDriverInfo;
+
 struct BlockDriver {
     const char *format_name;        /* "file", "raw", ... */
     BlockdevDriver driver;          /* the schema's value */
@@ -56,6 +72,8 @@ struct BlockDriver {
     bool is_protocol;               /* no children: a file, a device */
     bool can_grow;                  /* writes past the end extend */
     bool passthrough;               /* its child checks and aligns */
+    bool passthrough_reads;         /* the same, for reads alone */
+    bool supports_backing;          /* what it has not is in bs->backing */
 
     /*
      * Supported bits of BdrvRequestFlags besides ZERO_WRITE.  FUA that a driver
@@ -77,13 +95,29 @@ struct BlockDriver {
                                       Error **errp);
     void coroutine_fn (*bdrv_co_close)(BlockDriverState *bs);
 
+    /* Make an image as @options say.  Main thread.  NULL: can't. */
+    bool coroutine_fn (*bdrv_co_create)(const BlockdevCreateOptions *options,
+                                        Error **errp);
+
     int coroutine_fn (*bdrv_co_preadv)(BlockDriverState *bs, int64_t offset,
                                        int64_t bytes, QEMUIOVector *qiov,
                                        BdrvRequestFlags flags);
     int coroutine_fn (*bdrv_co_pwritev)(BlockDriverState *bs, int64_t offset,
                                         int64_t bytes, QEMUIOVector *qiov,
                                         BdrvRequestFlags flags);
-    /* NULL or -ENOTSUP: the core writes zero buffers. */
+    /*
+     * A write with BDRV_REQ_WRITE_COMPRESSED: whole clusters, or up to the end
+     * of the image.  NULL: the node can't do that.
+     */
+    int coroutine_fn (*bdrv_co_pwritev_compressed)(BlockDriverState *bs,
+                                                   int64_t offset,
+                                                   int64_t bytes,
+                                                   QEMUIOVector *qiov);
+    /*
+     * NULL or -ENOTSUP: the core writes zero buffers.  Comes for whole units of
+     * bl.pwrite_zeroes_alignment, or for a part of one unit, which is a
+     * multiple of bl.request_alignment at least.
+     */
     int coroutine_fn (*bdrv_co_pwrite_zeroes)(BlockDriverState *bs,
                                               int64_t offset, int64_t bytes,
                                               BdrvRequestFlags flags);
@@ -96,6 +130,11 @@ struct BlockDriver {
                                          PreallocMode prealloc,
                                          BdrvRequestFlags flags,
                                          Error **errp);
+    /*
+     * Flags of block.h.  0: the node has nothing there (its backing may).
+     * ALLOCATED and EOF are added by the core where they follow.  RECURSE asks
+     * it to look whether *@file has a hole at *@map.
+     */
     int coroutine_fn (*bdrv_co_block_status)(BlockDriverState *bs,
                                              int64_t offset, int64_t bytes,
                                              int64_t *pnum, int64_t *map,
@@ -149,6 +188,42 @@ struct BlockDriver {
     /* Extra members for queries; the caller frees.  May be NULL. */
     ImageInfoSpecific *(*bdrv_get_specific_info)(BlockDriverState *bs);
     BlockStatsSpecific *(*bdrv_get_specific_stats)(BlockDriverState *bs);
+    /* @bdi is zeroed. */
+    void (*bdrv_get_info)(BlockDriverState *bs, BlockDriverInfo *bdi);
+    SnapshotInfoList *(*bdrv_snapshot_list)(BlockDriverState *bs);
+
+    /*
+     * Can the image hold one more bitmap (block/dirty-bitmap.h), which it is to
+     * store on closing?  NULL: it can't hold any.  Main thread.
+     */
+    bool (*bdrv_can_store_bitmap)(BlockDriverState *bs, const char *name,
+                                  uint64_t granularity, Error **errp);
+    /* Drop it from the image, if it is there.  Main thread, drained. */
+    bool coroutine_fn (*bdrv_co_remove_stored_bitmap)(BlockDriverState *bs,
+                                                      const char *name,
+                                                      Error **errp);
+
+    /*
+     * Check the image, and repair it as @fix says (block/check.h).  Main
+     * thread, node drained.  NULL: can't.
+     */
+    int coroutine_fn (*bdrv_co_check)(BlockDriverState *bs,
+                                      struct BdrvCheckResult *res, int fix,
+                                      const struct BdrvCheckHooks *hooks,
+                                      Error **errp);
+
+    /* Snapshots in the image (block/snapshot.h).  Main thread, drained. */
+    bool coroutine_fn (*bdrv_co_snapshot_create)(BlockDriverState *bs,
+                                                 const char *name,
+                                                 const char *id,
+                                                 Error **errp);
+    bool coroutine_fn (*bdrv_co_snapshot_delete)(BlockDriverState *bs,
+                                                 const char *id,
+                                                 const char *name,
+                                                 Error **errp);
+    bool coroutine_fn (*bdrv_co_snapshot_apply)(BlockDriverState *bs,
+                                                const char *id_or_name,
+                                                Error **errp);
 };
 
 /* An edge: @parent uses node @bs as its child @name. */
@@ -174,6 +249,12 @@ struct BlockDriverState {
     BdrvChild *file;                    /* the PRIMARY or FILTERED child */
     BdrvChild *backing;                 /* the COW child */
     BlockLimits bl;
+
+    /* What the image says of its backing; NULL where it says nothing. */
+    char *backing_name;                 /* as it stands there */
+    char *backing_full_name;            /* from the image's directory on */
+    char *backing_format;
+    bool backing_overridden;            /* an option says otherwise */
 
     /*
      * Length in bytes, atomic.  A node with length_follows_file has none of
@@ -201,6 +282,7 @@ struct BlockDriverState {
     TAILQ_HEAD(, TrackedRequest) tracked;
 
     int64_t wr_highest_offset;          /* atomic; end of the highest write */
+    struct BdrvDirtyBitmap *dirty_bitmaps;  /* block/dirty-bitmap.h */
     struct BlockAcct *retired_acct;     /* of users that have left */
 
     /* The rest belongs to the main thread. */
@@ -208,6 +290,8 @@ struct BlockDriverState {
     uint64_t new_perm, new_shared;      /* while an update is under way */
     bool perm_listed;                   /* ditto: in its list */
     int refcnt;
+    int height;                         /* longest way down, edges */
+    BlockDriverState *opening_for;      /* the parent that is opened with us */
     bool opened;                        /* the driver has something to close */
     bool monitor_owned;
     bool implicit;                      /* named by the core: '#block123' */
@@ -229,6 +313,52 @@ BdrvChild *coroutine_fn bdrv_co_open_child(BlockDriverState *bs,
                                            const BlockdevRef *ref,
                                            const char *name,
                                            BdrvChildRole role, Error **errp);
+
+/*
+ * block/backing.c: open the backing of @bs, which is being opened: bs->backing,
+ * or NULL if there is none.  @ref is the option (null or "": no backing); if it
+ * is NULL, what the image says counts: a path, relative to the image's own
+ * file, and a format.  Other images never tell us to use a protocol, and with
+ * @safe_image nothing at all.  false with an error.
+ */
+bool coroutine_fn bdrv_co_open_backing(BlockDriverState *bs,
+                                       const BlockdevRefOrNull *ref,
+                                       const char *image_backing_file,
+                                       const char *image_backing_format,
+                                       bool safe_image, Error **errp);
+
+/*
+ * The same for the file with the guest's data, which must exist: *@child is
+ * the new child "data-file".  What lies in bs->file is from now on only
+ * metadata.
+ */
+bool coroutine_fn bdrv_co_open_data_file(BlockDriverState *bs,
+                                         const BlockdevRef *ref,
+                                         const char *image_data_file,
+                                         bool safe_image, BdrvChild **child,
+                                         Error **errp);
+
+/* What the driver tells, or that of what is below a filter or raw. */
+bool bdrv_get_info(BlockDriverState *bs, BlockDriverInfo *bdi);
+
+/* Can it store data compressed, itself or below? */
+bool bdrv_supports_compressed(const BlockDriverState *bs);
+
+/*
+ * The format of the image that begins with the BDRV_PROBE_SIZE bytes @head, the
+ * file being continued with zeroes: "raw" if it is none that is known.
+ */
+#define BDRV_PROBE_SIZE 512
+const char *bdrv_probe_format(const uint8_t *head);
+
+/* What queries tell of the image; backing-image is left out. */
+ImageInfo *coroutine_fn bdrv_co_image_info(BlockDriverState *bs);
+
+/* The node with what @bs itself has not, or NULL. */
+static inline BlockDriverState *bdrv_backing_bs(const BlockDriverState *bs)
+{
+    return bs->backing ? bs->backing->bs : NULL;
+}
 
 void bdrv_default_perms(BlockDriverState *bs, BdrvChild *c,
                         BdrvChildRole role, uint64_t perm, uint64_t shared,
@@ -269,10 +399,57 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs);
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
                                   PreallocMode prealloc,
                                   BdrvRequestFlags flags, Error **errp);
+
+/*
+ * The same for a part of a vector: @bytes from @qiov_offset on.  Nothing is
+ * allocated if the part is the whole, or lies in one element.
+ */
+int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset,
+                                     int64_t bytes, QEMUIOVector *qiov,
+                                     size_t qiov_offset,
+                                     BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset,
+                                      int64_t bytes, QEMUIOVector *qiov,
+                                      size_t qiov_offset,
+                                      BdrvRequestFlags flags);
+
+/* The same for a buffer. */
+int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes,
+                               void *buf, BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_pwrite(BdrvChild *child, int64_t offset,
+                                int64_t bytes, const void *buf,
+                                BdrvRequestFlags flags);
+
+/*
+ * Read what @bs has not: from its backing, and zeroes past the end of that or
+ * without one.
+ */
+int coroutine_fn bdrv_co_read_backing(BlockDriverState *bs, int64_t offset,
+                                      int64_t bytes, QEMUIOVector *qiov,
+                                      size_t qiov_offset);
+
+/*
+ * Flags of block.h, and for how many bytes they hold in *@pnum (1..@bytes, or 0
+ * at or past the end): what a read of @bs gets, wherever it comes from.  *@map
+ * and *@file (may be NULL) say where, if the flags have OFFSET_VALID.
+ */
 int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset,
                                       int64_t bytes, int64_t *pnum,
                                       int64_t *map, BlockDriverState **file);
 
+/*
+ * The same, asking only nodes of the backing chain above @base (NULL: all):
+ * without ALLOCATED it is in none of them.
+ */
+int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs,
+                                            BlockDriverState *base,
+                                            int64_t offset, int64_t bytes,
+                                            int64_t *pnum, int64_t *map,
+                                            BlockDriverState **file);
+
+/* True if a read of @bs is known to get zeroes; past its end it does. */
+bool coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs, int64_t offset,
+                                       int64_t bytes);
 
 /* Asks the file, where it can have changed behind our back. */
 int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs);
@@ -307,6 +484,10 @@ void bdrv_graph_unlock(void);
 BlockDriverState *coroutine_fn bdrv_co_open_locked(
     const BlockdevOptions *options, BlockDriverState *parent,
     BdrvChildRole role, bool need_name, Error **errp);
+
+/* The driver named @format, or NULL. */
+const BlockDriver *bdrv_find_format(const char *format);
+
 void coroutine_fn bdrv_co_unref_locked(BlockDriverState *bs);
 
 /* Everything the node's "json:" name is made of. */
@@ -412,6 +593,17 @@ static inline int64_t bdrv_align_down(int64_t n, int64_t align)
 static inline int64_t bdrv_align_up(int64_t n, int64_t align)
 {
     return (n + align - 1) & ~(align - 1);
+}
+
+/* The same with a unit that need not be a power of 2 [any] */
+static inline int64_t bdrv_unit_down(int64_t n, int64_t unit)
+{
+    return n - n % unit;
+}
+
+static inline int64_t bdrv_unit_up(int64_t n, int64_t unit)
+{
+    return bdrv_unit_down(n + unit - 1, unit);
 }
 
 #endif /* BLOCK_BLOCK_INT_H */

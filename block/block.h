@@ -38,6 +38,7 @@ typedef enum {
     BDRV_REQ_MAY_UNMAP   = 1 << 1,  /* write-zeroes may deallocate */
     BDRV_REQ_NO_FALLBACK = 1 << 2,  /* -ENOTSUP instead of writing buffers */
     BDRV_REQ_ZERO_WRITE  = 1 << 3,  /* no buffer: zeroes are written */
+    BDRV_REQ_WRITE_COMPRESSED = 1 << 4, /* store it compressed */
 } BdrvRequestFlags;
 
 /* Result of a block status query. */
@@ -45,7 +46,7 @@ enum {
     BDRV_BLOCK_DATA         = 1 << 0,   /* reads come from storage */
     BDRV_BLOCK_ZERO         = 1 << 1,   /* reads as zeroes */
     BDRV_BLOCK_OFFSET_VALID = 1 << 2,   /* *map is an offset in *file */
-    BDRV_BLOCK_ALLOCATED    = 1 << 3,   /* in this node, not in its backing */
+    BDRV_BLOCK_ALLOCATED    = 1 << 3,   /* in a node asked, not below it */
     BDRV_BLOCK_EOF          = 1 << 4,   /* the range reaches the end */
     BDRV_BLOCK_RECURSE      = 1 << 5,   /* drivers: ask the child as well */
 };

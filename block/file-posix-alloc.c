@@ -230,15 +230,11 @@ static int coroutine_fn co_allocate(FileState *s, int64_t offset,
     return learn(&s->can_fallocate, file_co_fallocate(s, 0, offset, bytes));
 }
 
-int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset,
-                                  int64_t bytes)
+static int coroutine_fn co_discard(FileState *s, int64_t offset,
+                                   int64_t bytes)
 {
-    FileState *s = bs->opaque;
     DiscardCall call = { .fd = s->fd, .range = { offset, bytes } };
 
-    if (!bs->discard_unmap) {
-        return -ENOTSUP;
-    }
     if (S_ISREG(s->type)) {
         return co_punch_hole(s, offset, bytes);
     }
@@ -246,6 +242,25 @@ int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset,
         return -ENOTSUP;
     }
     return learn(&s->can_discard, file_co_call(false, discard_call, &call));
+}
+
+int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset,
+                                  int64_t bytes)
+{
+    FileState *s = bs->opaque;
+    int ret;
+
+    if (!bs->discard_unmap) {
+        return -ENOTSUP;
+    }
+    ret = co_discard(s, offset, bytes);
+    if (ret < 0) {
+        __atomic_fetch_add(&s->discards_failed, 1, __ATOMIC_RELAXED);
+    } else {
+        __atomic_fetch_add(&s->discards_ok, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&s->discarded_bytes, bytes, __ATOMIC_RELAXED);
+    }
+    return ret;
 }
 
 static int coroutine_fn co_zero_device(FileState *s, int64_t offset,
@@ -304,13 +319,6 @@ int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
 
 /* ---- truncate ---- */
 
-typedef struct TruncateCall {
-    FileState *s;
-    int64_t offset;
-    PreallocMode prealloc;
-    Error **errp;
-} TruncateCall;
-
 static int resize(int fd, int64_t offset)
 {
     int ret;
@@ -321,17 +329,18 @@ static int resize(int fd, int64_t offset)
     return ret < 0 ? -errno : 0;
 }
 
-static int preallocate_falloc(TruncateCall *call, int64_t old)
+static int preallocate_falloc(int fd, int64_t old, int64_t offset,
+                              Error **errp)
 {
     /* posix_fallocate() writes where the file system lacks fallocate(). */
     int ret;
 
     do {
-        ret = -posix_fallocate(call->s->fd, old, call->offset - old);
+        ret = -posix_fallocate(fd, old, offset - old);
     } while (ret == -EINTR);
 
     if (ret < 0) {
-        error_setg_errno(call->errp, -ret, "Could not preallocate new data");
+        error_setg_errno(errp, -ret, "Could not preallocate new data");
     }
     return ret;
 }
@@ -355,53 +364,74 @@ static int write_zeroes_buffered(int fd, int64_t offset, int64_t end)
 }
 
 /* Through an fd of its own: neither end need suit O_DIRECT. */
-static int preallocate_full(TruncateCall *call, int64_t old)
+static int preallocate_full(int file_fd, int64_t old, int64_t offset,
+                            Error **errp)
 {
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", call->s->fd);
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", file_fd);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     int ret;
 
     if (fd < 0) {
         ret = -errno;
-        error_setg_errno(call->errp, -ret, "Could not reopen file");
+        error_setg_errno(errp, -ret, "Could not reopen file");
         return ret;
     }
-    ret = write_zeroes_buffered(fd, old, call->offset);
+    ret = write_zeroes_buffered(fd, old, offset);
     close(fd);
     if (ret < 0) {
-        error_setg_errno(call->errp, -ret,
+        error_setg_errno(errp, -ret,
                          "Could not write zeros for preallocation");
     }
     return ret;
 }
 
-static int truncate_call(void *opaque)
+int file_truncate(FileState *s, int64_t offset, PreallocMode prealloc,
+                  Error **errp)
 {
-    TruncateCall *call = opaque;
-    int64_t old = file_length(call->s);
+    int64_t old = file_length(s);
     int ret;
 
-    if (old < 0) {
-        error_setg_errno(call->errp, -old, "Could not get file length");
-        return old;
-    }
-    if (call->prealloc != PREALLOC_MODE_OFF && call->offset < old) {
-        error_setg(call->errp, "Cannot use preallocation for shrinking files");
+    if (prealloc == PREALLOC_MODE_METADATA) {
+        error_setg(errp, "Unsupported preallocation mode: %s",
+                   PreallocMode_str(prealloc));
         return -ENOTSUP;
     }
-    if (call->prealloc == PREALLOC_MODE_OFF || call->offset == old) {
-        ret = resize(call->s->fd, call->offset);
+    if (old < 0) {
+        error_setg_errno(errp, -old, "Could not get file length");
+        return old;
+    }
+    if (prealloc != PREALLOC_MODE_OFF && offset < old) {
+        error_setg(errp, "Cannot use preallocation for shrinking files");
+        return -ENOTSUP;
+    }
+    if (prealloc == PREALLOC_MODE_OFF || offset == old) {
+        ret = resize(s->fd, offset);
         if (ret < 0) {
-            error_setg_errno(call->errp, -ret, "Could not resize file");
+            error_setg_errno(errp, -ret, "Could not resize file");
         }
         return ret;
     }
-    ret = call->prealloc == PREALLOC_MODE_FALLOC
-        ? preallocate_falloc(call, old) : preallocate_full(call, old);
+    ret = prealloc == PREALLOC_MODE_FALLOC
+        ? preallocate_falloc(s->fd, old, offset, errp)
+        : preallocate_full(s->fd, old, offset, errp);
     if (ret < 0) {
-        resize(call->s->fd, old);
+        resize(s->fd, old);
     }
     return ret;
+}
+
+typedef struct TruncateCall {
+    FileState *s;
+    int64_t offset;
+    PreallocMode prealloc;
+    Error **errp;
+} TruncateCall;
+
+static int truncate_call(void *opaque)
+{
+    TruncateCall *call = opaque;
+
+    return file_truncate(call->s, call->offset, call->prealloc, call->errp);
 }
 
 static int coroutine_fn co_truncate_device(BlockDriverState *bs,
@@ -439,11 +469,6 @@ int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset,
 
     if (!S_ISREG(s->type)) {
         return co_truncate_device(bs, offset, prealloc, errp);
-    }
-    if (prealloc == PREALLOC_MODE_METADATA) {
-        error_setg(errp, "Unsupported preallocation mode: %s",
-                   PreallocMode_str(prealloc));
-        return -ENOTSUP;
     }
     return file_co_call(false, truncate_call, &call);
 }

@@ -186,6 +186,15 @@ static void find_alignment(FileState *s)
     }
 }
 
+/* Bytes, or 0 if the file system has been given none for the file. */
+static uint32_t ask_extent_size(int fd)
+{
+    struct fsxattr attr;
+
+    return ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0
+           && (attr.fsx_xflags & FS_XFLAG_EXTSIZE) ? attr.fsx_extsize : 0;
+}
+
 static int first_open_call(void *opaque)
 {
     OpenCall *call = opaque;
@@ -223,6 +232,7 @@ static int first_open_call(void *opaque)
     }
     call->bs->total_bytes = len;
     s->local_fs = is_local_fs(s->fd);
+    s->extent_size_hint = ask_extent_size(s->fd);
     find_alignment(s);
     return 0;
 
@@ -498,53 +508,73 @@ static void coroutine_fn file_co_set_perm(BlockDriverState *bs, uint64_t perm,
     s->added = (FileLocks) { 0 };
 }
 
+/* ---- queries ---- */
+
+static ImageInfoSpecific *file_get_specific_info(BlockDriverState *bs)
+{
+    FileState *s = bs->opaque;
+    ImageInfoSpecific *info = g_new0(ImageInfoSpecific, 1);
+    ImageInfoSpecificFile *file = g_new0(ImageInfoSpecificFile, 1);
+
+    info->type = IMAGE_INFO_SPECIFIC_KIND_FILE;
+    info->u.file.data = file;
+    file->has_extent_size_hint = s->extent_size_hint > 0;
+    file->extent_size_hint = s->extent_size_hint;
+    return info;
+}
+
+static BlockStatsSpecific *file_get_specific_stats(BlockDriverState *bs)
+{
+    FileState *s = bs->opaque;
+    BlockStatsSpecific *stats = g_new0(BlockStatsSpecific, 1);
+    BlockStatsSpecificFile *file = bs->drv->driver == BLOCKDEV_DRIVER_FILE
+                                   ? &stats->u.file : &stats->u.host_device;
+
+    stats->driver = bs->drv->driver;
+    file->discard_nb_ok = __atomic_load_n(&s->discards_ok, __ATOMIC_RELAXED);
+    file->discard_nb_failed = __atomic_load_n(&s->discards_failed,
+                                              __ATOMIC_RELAXED);
+    file->discard_bytes_ok = __atomic_load_n(&s->discarded_bytes,
+                                             __ATOMIC_RELAXED);
+    return stats;
+}
+
 /* ---- tables ---- */
+
+/* What files and devices have in common */
+#define FILE_COMMON                                                     \
+    .instance_size = sizeof(FileState),                                 \
+    .is_protocol = true,                                                \
+    .supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK,  \
+    .supported_truncate_flags = BDRV_REQ_ZERO_WRITE,                    \
+    .bdrv_co_open = file_co_open,                                       \
+    .bdrv_co_close = file_co_close,                                     \
+    .bdrv_co_preadv = file_co_preadv,                                   \
+    .bdrv_co_pwritev = file_co_pwritev,                                 \
+    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,                     \
+    .bdrv_co_pdiscard = file_co_pdiscard,                               \
+    .bdrv_co_flush = file_co_flush,                                     \
+    .bdrv_co_truncate = file_co_truncate,                               \
+    .bdrv_co_block_status = file_co_block_status,                       \
+    .bdrv_co_getlength = file_co_getlength,                             \
+    .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size, \
+    .bdrv_refresh_limits = file_refresh_limits,                         \
+    .bdrv_co_check_perm = file_co_check_perm,                           \
+    .bdrv_co_set_perm = file_co_set_perm,                               \
+    .bdrv_co_abort_perm_update = file_co_abort_perm_update,             \
+    .bdrv_get_specific_info = file_get_specific_info,                   \
+    .bdrv_get_specific_stats = file_get_specific_stats
 
 const BlockDriver bdrv_file = {
     .format_name = "file",
     .driver = BLOCKDEV_DRIVER_FILE,
-    .instance_size = sizeof(FileState),
-    .is_protocol = true,
     .can_grow = true,
-    .supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK,
-    .supported_truncate_flags = BDRV_REQ_ZERO_WRITE,
-    .bdrv_co_open = file_co_open,
-    .bdrv_co_close = file_co_close,
-    .bdrv_co_preadv = file_co_preadv,
-    .bdrv_co_pwritev = file_co_pwritev,
-    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = file_co_pdiscard,
-    .bdrv_co_flush = file_co_flush,
-    .bdrv_co_truncate = file_co_truncate,
-    .bdrv_co_block_status = file_co_block_status,
-    .bdrv_co_getlength = file_co_getlength,
-    .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,
-    .bdrv_refresh_limits = file_refresh_limits,
-    .bdrv_co_check_perm = file_co_check_perm,
-    .bdrv_co_set_perm = file_co_set_perm,
-    .bdrv_co_abort_perm_update = file_co_abort_perm_update,
+    .bdrv_co_create = file_co_create,
+    FILE_COMMON,
 };
 
 const BlockDriver bdrv_host_device = {
     .format_name = "host_device",
     .driver = BLOCKDEV_DRIVER_HOST_DEVICE,
-    .instance_size = sizeof(FileState),
-    .is_protocol = true,
-    .supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK,
-    .supported_truncate_flags = BDRV_REQ_ZERO_WRITE,
-    .bdrv_co_open = file_co_open,
-    .bdrv_co_close = file_co_close,
-    .bdrv_co_preadv = file_co_preadv,
-    .bdrv_co_pwritev = file_co_pwritev,
-    .bdrv_co_pwrite_zeroes = file_co_pwrite_zeroes,
-    .bdrv_co_pdiscard = file_co_pdiscard,
-    .bdrv_co_flush = file_co_flush,
-    .bdrv_co_truncate = file_co_truncate,
-    .bdrv_co_block_status = file_co_block_status,
-    .bdrv_co_getlength = file_co_getlength,
-    .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size,
-    .bdrv_refresh_limits = file_refresh_limits,
-    .bdrv_co_check_perm = file_co_check_perm,
-    .bdrv_co_set_perm = file_co_set_perm,
-    .bdrv_co_abort_perm_update = file_co_abort_perm_update,
+    FILE_COMMON,
 };

@@ -7,6 +7,7 @@
  *   file-posix-native.c  aio=native (Linux AIO through libaio)
  *   file-posix-lock.c    byte-range locks against other programs
  *   file-posix-alloc.c   length, holes, discard, zeroes, truncate
+ *   file-posix-create.c  making a file
  *
  * Threads: requests run in the thread that submits them, and no lock is taken.
  * fd and the open parameters change in the main thread only, with the node
@@ -47,6 +48,11 @@ typedef struct FileState {
     bool can_fallocate;
     bool can_discard;           /* block device */
     bool can_seek_hole;
+
+    uint32_t extent_size_hint;  /* of the file system, bytes; 0: none */
+
+    /* Atomic, for queries. */
+    uint64_t discards_ok, discards_failed, discarded_bytes;
 
     int flush_error;            /* atomic; errno of a flush that lost data */
 
@@ -136,6 +142,13 @@ int file_locks_check(int fd, FileLocks locks, const char *filename,
 /* Length in bytes or -errno.  May block. */
 int64_t file_length(const FileState *s);
 
+/*
+ * Change the length of regular file @s->fd to @offset.  0 or -errno with an
+ * error.  May block.
+ */
+int file_truncate(FileState *s, int64_t offset, PreallocMode prealloc,
+                  Error **errp);
+
 int64_t coroutine_fn file_co_getlength(BlockDriverState *bs);
 int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs);
 int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset,
@@ -148,6 +161,11 @@ int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
 int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset,
                                   PreallocMode prealloc,
                                   BdrvRequestFlags flags, Error **errp);
+
+/* ---- file-posix-create.c ---- */
+
+bool coroutine_fn file_co_create(const BlockdevCreateOptions *options,
+                                 Error **errp);
 
 static inline bool file_can(const bool *capability)
 {

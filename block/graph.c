@@ -12,6 +12,8 @@
 
 #include <string.h>
 #include "block/accounting.h"
+#include "block/dirty-bitmap.h"
+#include "util/ident.h"
 
 BdrvNodeList bdrv_all_nodes = TAILQ_HEAD_INITIALIZER(bdrv_all_nodes);
 
@@ -59,23 +61,9 @@ BlockDriverState *bdrv_lookup_node(const char *device, const char *node_name,
     return bs;
 }
 
-/* A letter, then letters, digits and "-._". */
-static bool name_is_wellformed(const char *name)
-{
-    if (!g_ascii_isalpha(name[0])) {
-        return false;
-    }
-    for (const char *p = name + 1; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool check_node_name(const char *name, Error **errp)
 {
-    if (!name_is_wellformed(name)) {
+    if (!ident_wellformed(name)) {
         error_setg(errp, "Invalid node-name: '%s'", name);
         return false;
     }
@@ -116,6 +104,28 @@ bool bdrv_is_read_only(const BlockDriverState *bs)
     return bs->read_only;
 }
 
+bool bdrv_get_info(BlockDriverState *bs, BlockDriverInfo *bdi)
+{
+    *bdi = (BlockDriverInfo) { 0 };
+    while (!bs->drv->bdrv_get_info && !bs->drv->supports_backing && bs->file) {
+        bs = bs->file->bs;
+    }
+    if (!bs->drv->bdrv_get_info) {
+        return bs->drv->driver == BLOCKDEV_DRIVER_FILE
+               || bs->drv->driver == BLOCKDEV_DRIVER_HOST_DEVICE;
+    }
+    bs->drv->bdrv_get_info(bs, bdi);
+    return true;
+}
+
+bool bdrv_supports_compressed(const BlockDriverState *bs)
+{
+    while (bs->drv->is_filter && bs->drv->passthrough) {
+        bs = bs->file->bs;
+    }
+    return bs->drv->bdrv_co_pwritev_compressed;
+}
+
 /* ---- edges ---- */
 
 BdrvChild *coroutine_fn bdrv_co_attach_edge(BlockDriverState *bs,
@@ -136,10 +146,19 @@ BdrvChild *coroutine_fn bdrv_co_attach_edge(BlockDriverState *bs,
     child->blk = blk;
     child->shared_perm = child->new_shared = BLK_PERM_ALL;
 
+    if (parent && bs->height + 1 > BDRV_MAX_HEIGHT) {
+        error_setg(errp, "Node '%s' has too many nodes below it (more than "
+                   "%d, one above the other)", parent->node_name,
+                   BDRV_MAX_HEIGHT);
+        g_free(child->name);
+        g_free(child);
+        return NULL;
+    }
     bdrv_co_drained_begin_locked(bs);
     TAILQ_INSERT_HEAD(&bs->parents, child, next_parent);
     if (parent) {
         TAILQ_INSERT_TAIL(&parent->children, child, next);
+        parent->height = MAX(parent->height, bs->height + 1);
     }
     bdrv_drain_attach(child);
     bdrv_ref(bs);
@@ -280,6 +299,16 @@ static bool set_generic_options(BlockDriverState *bs, const BlockdevOptions *o,
     return true;
 }
 
+const BlockDriver *bdrv_find_format(const char *format)
+{
+    for (int i = 0; bdrv_drivers[i]; i++) {
+        if (!strcmp(bdrv_drivers[i]->format_name, format)) {
+            return bdrv_drivers[i];
+        }
+    }
+    return NULL;
+}
+
 static BlockDriverState *node_new(const BlockDriver *drv)
 {
     BlockDriverState *bs = g_new0(BlockDriverState, 1);
@@ -311,11 +340,15 @@ static void coroutine_fn node_co_free(BlockDriverState *bs)
         bdrv_co_unref_locked(child_bs);
     }
 
+    bdrv_dirty_bitmaps_free(bs);
     inflight_deinit(&bs->writes);
     wait_set_deinit(&bs->writes_idle);
     wait_set_deinit(&bs->tracked_done);
     pthread_mutex_destroy(&bs->tracked_lock);
     g_free(bs->retired_acct);
+    g_free(bs->backing_name);
+    g_free(bs->backing_full_name);
+    g_free(bs->backing_format);
     g_free(bs->filename);
     g_free(bs->opaque);
     g_free(bs);
@@ -324,11 +357,14 @@ static void coroutine_fn node_co_free(BlockDriverState *bs)
 static void refresh_limits(BlockDriverState *bs)
 {
     BlockLimits *bl = &bs->bl;
+    BdrvChild *c;
 
     if (bs->drv->passthrough && bs->file) {
         *bl = bs->file->bs->bl;
-    } else if (bs->file) {
-        bl->min_mem_alignment = bs->file->bs->bl.min_mem_alignment;
+    }
+    TAILQ_FOREACH(c, &bs->children, next) {
+        bl->min_mem_alignment = MAX(bl->min_mem_alignment,
+                                    c->bs->bl.min_mem_alignment);
     }
     bl->request_alignment = MAX(bl->request_alignment, 1);
     bl->min_mem_alignment = MAX(bl->min_mem_alignment, 1);
@@ -339,11 +375,55 @@ static void refresh_limits(BlockDriverState *bs)
     g_assert(bl->request_alignment > 0);
 }
 
+/* A format node without options of its own is called like its file. */
+static void set_filename(BlockDriverState *bs)
+{
+    g_autoptr(QDict) own = qdict_new();
+    g_autoptr(QDict) full = NULL;
+    g_autofree char *json = NULL;
+
+    if (bs->drv->bdrv_gather_options) {
+        bs->drv->bdrv_gather_options(bs, own);
+    }
+    if (bs->drv->supports_backing && !bs->backing_overridden
+        && qdict_size(own) == 0 && !bs->file->bs->file) {
+        bs->filename = g_strdup(bs->file->bs->filename);
+        return;
+    }
+    full = bdrv_full_options(bs);
+    json = qobject_to_json(QOBJECT(full));
+    bs->filename = g_strconcat("json:", json, NULL);
+}
+
+/* Nodes that are opened one for the other, each on the coroutine's stack. */
+static bool check_nesting(const BlockDriverState *parent, Error **errp)
+{
+    int n = 0;
+
+    for (; parent; parent = parent->opening_for) {
+        n++;
+    }
+    if (n > BDRV_MAX_HEIGHT) {
+        error_setg(errp, "There are too many nodes to open, one above the "
+                   "other (more than %d)", BDRV_MAX_HEIGHT);
+        return false;
+    }
+    return true;
+}
+
 static bool coroutine_fn node_co_open(BlockDriverState *bs,
                                       const BlockdevOptions *options,
-                                      Error **errp)
+                                      BlockDriverState *parent, Error **errp)
 {
-    if (!bs->drv->bdrv_co_open(bs, options, errp)) {
+    bool ok;
+
+    if (!check_nesting(parent, errp)) {
+        return false;
+    }
+    bs->opening_for = parent;
+    ok = bs->drv->bdrv_co_open(bs, options, errp);
+    bs->opening_for = NULL;
+    if (!ok) {
         return false;
     }
     bs->opened = true;
@@ -353,10 +433,7 @@ static bool coroutine_fn node_co_open(BlockDriverState *bs,
     }
     refresh_limits(bs);
     if (!bs->filename) {
-        g_autoptr(QDict) full = bdrv_full_options(bs);
-        g_autofree char *json = qobject_to_json(QOBJECT(full));
-
-        bs->filename = g_strconcat("json:", json, NULL);
+        set_filename(bs);
     }
     return bdrv_co_refresh_perms(bs, errp);
 }
@@ -402,7 +479,7 @@ BlockDriverState *coroutine_fn bdrv_co_open_locked(
     } else {
         set_implicit_name(bs);
     }
-    if (!node_co_open(bs, options, errp)) {
+    if (!node_co_open(bs, options, parent, errp)) {
         goto fail;
     }
     /* A child may have taken the name meanwhile. */
@@ -498,7 +575,13 @@ QDict *bdrv_full_options(BlockDriverState *bs)
         qdict_put_str(opts, "filename", bs->filename);
     }
     TAILQ_FOREACH(child, &bs->children, next) {
-        qdict_put(opts, child->name, bdrv_full_options(child->bs));
+        /* What the image says anyway is left out. */
+        if (child != bs->backing || bs->backing_overridden) {
+            qdict_put(opts, child->name, bdrv_full_options(child->bs));
+        }
+    }
+    if (bs->backing_overridden && !bs->backing) {
+        qdict_put(opts, "backing", qnull_new());
     }
     return opts;
 }

@@ -10,6 +10,8 @@
 
 #include <inttypes.h>
 
+#include "block/dirty-bitmap.h"
+
 /* ---- reads ---- */
 
 /* The part of a read that lies past the end: zeroes. */
@@ -53,6 +55,44 @@ int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset,
         return bs->drv->bdrv_co_preadv(bs, offset, bytes, qiov, flags);
     }
     return bdrv_co_do_preadv(bs, offset, bytes, qiov, flags);
+}
+
+int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset,
+                                     int64_t bytes, QEMUIOVector *qiov,
+                                     size_t qiov_offset,
+                                     BdrvRequestFlags flags)
+{
+    QEMUIOVector part;
+    int ret;
+
+    if (qiov_offset == 0 && bytes == qiov->size) {
+        return bdrv_co_preadv(child, offset, qiov, flags);
+    }
+    qemu_iovec_init_slice(&part, qiov, qiov_offset, bytes);
+    ret = bdrv_co_preadv(child, offset, &part, flags);
+    qemu_iovec_destroy(&part);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pread(BdrvChild *child, int64_t offset, int64_t bytes,
+                               void *buf, BdrvRequestFlags flags)
+{
+    QEMUIOVector qiov;
+
+    qemu_iovec_init_buf(&qiov, buf, bytes);
+    return bdrv_co_preadv(child, offset, &qiov, flags);
+}
+
+int coroutine_fn bdrv_co_read_backing(BlockDriverState *bs, int64_t offset,
+                                      int64_t bytes, QEMUIOVector *qiov,
+                                      size_t qiov_offset)
+{
+    if (!bs->backing) {
+        qemu_iovec_memset(qiov, qiov_offset, 0, bytes);
+        return 0;
+    }
+    return bdrv_co_preadv_part(bs->backing, offset, bytes, qiov, qiov_offset,
+                               0);
 }
 
 /* ---- writes ---- */
@@ -139,6 +179,36 @@ static int coroutine_fn co_write_zeroes(BlockDriverState *bs, int64_t offset,
     return ret;
 }
 
+/* What is stored compressed goes to the driver that can do so, as it comes. */
+static int coroutine_fn co_write_compressed(BlockDriverState *bs,
+                                            int64_t offset, int64_t bytes,
+                                            QEMUIOVector *qiov,
+                                            BdrvRequestFlags flags)
+{
+    bool flush = flags & BDRV_REQ_FUA;
+    TrackedRequest req;
+    int ret;
+
+    if (bs->drv->passthrough) {
+        ret = bs->drv->bdrv_co_pwritev(bs, offset, bytes, qiov,
+                                       BDRV_REQ_WRITE_COMPRESSED);
+        note_passed_on(bs, offset + bytes);
+    } else if (bs->drv->bdrv_co_pwritev_compressed) {
+        track_co_begin(bs, &req, offset, offset + bytes, false);
+        ret = bs->drv->bdrv_co_pwritev_compressed(bs, offset, bytes, qiov);
+        if (ret >= 0) {
+            bdrv_note_write(bs, offset + bytes);
+        }
+        track_end(&req);
+    } else {
+        ret = -ENOTSUP;
+    }
+    if (ret >= 0) {
+        ret = flush ? bdrv_co_flush(bs) : 0;
+    }
+    return ret;
+}
+
 static inline bool becomes_zeroes(const BlockDriverState *bs,
                                   const QEMUIOVector *qiov)
 {
@@ -146,18 +216,14 @@ static inline bool becomes_zeroes(const BlockDriverState *bs,
            && qemu_iovec_is_zero(qiov, 0, qiov->size);
 }
 
-int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
-                                 QEMUIOVector *qiov, BdrvRequestFlags flags)
+static inline int coroutine_fn co_write(BlockDriverState *bs, int64_t offset,
+                                        QEMUIOVector *qiov,
+                                        BdrvRequestFlags flags)
 {
-    BlockDriverState *bs = child->bs;
     int64_t bytes = qiov->size;
     bool flush;
     int ret;
 
-    ret = check_write(bs, offset, bytes);
-    if (ret < 0 || bytes == 0) {
-        return ret;
-    }
     if (flags & BDRV_REQ_ZERO_WRITE) {
         return co_write_zeroes(bs, offset, bytes, flags);
     }
@@ -168,6 +234,9 @@ int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
         return co_write_zeroes(bs, offset, bytes, flags);
     }
 
+    if (__builtin_expect(flags & BDRV_REQ_WRITE_COMPRESSED, 0)) {
+        return co_write_compressed(bs, offset, bytes, qiov, flags);
+    }
     flags = adapt_flags(bs, flags & BDRV_REQ_FUA,
                         bs->drv->supported_write_flags, &flush);
     if (bs->drv->passthrough) {
@@ -182,6 +251,49 @@ int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
     return ret;
 }
 
+int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
+                                 QEMUIOVector *qiov, BdrvRequestFlags flags)
+{
+    BlockDriverState *bs = child->bs;
+    int64_t bytes = qiov->size;
+    int ret = check_write(bs, offset, bytes);
+
+    if (ret < 0 || bytes == 0) {
+        return ret;
+    }
+    ret = co_write(bs, offset, qiov, flags);
+    /* Even if it failed: a part may have been written. */
+    bdrv_note_dirty(bs, offset, bytes);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset,
+                                      int64_t bytes, QEMUIOVector *qiov,
+                                      size_t qiov_offset,
+                                      BdrvRequestFlags flags)
+{
+    QEMUIOVector part;
+    int ret;
+
+    if (qiov_offset == 0 && bytes == qiov->size) {
+        return bdrv_co_pwritev(child, offset, qiov, flags);
+    }
+    qemu_iovec_init_slice(&part, qiov, qiov_offset, bytes);
+    ret = bdrv_co_pwritev(child, offset, &part, flags);
+    qemu_iovec_destroy(&part);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_pwrite(BdrvChild *child, int64_t offset,
+                                int64_t bytes, const void *buf,
+                                BdrvRequestFlags flags)
+{
+    QEMUIOVector qiov;
+
+    qemu_iovec_init_buf(&qiov, (void *)buf, bytes);
+    return bdrv_co_pwritev(child, offset, &qiov, flags);
+}
+
 int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset,
                                        int64_t bytes, BdrvRequestFlags flags)
 {
@@ -190,26 +302,23 @@ int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset,
     if (ret < 0 || bytes == 0) {
         return ret;
     }
-    return co_write_zeroes(child->bs, offset, bytes, flags);
+    ret = co_write_zeroes(child->bs, offset, bytes, flags);
+    bdrv_note_dirty(child->bs, offset, bytes);
+    return ret;
 }
 
 /* ---- discard ---- */
 
-int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
-                                  int64_t bytes)
+static int coroutine_fn co_discard(BlockDriverState *bs, int64_t offset,
+                                   int64_t bytes)
 {
-    BlockDriverState *bs = child->bs;
     int64_t len = bdrv_getlength(bs);
     int64_t align = MAX(bs->bl.request_alignment, bs->bl.pdiscard_alignment);
     int64_t max = bs->bl.max_pdiscard ? bs->bl.max_pdiscard
                                       : BDRV_REQUEST_MAX_BYTES;
     int64_t end;
-    int ret;
+    int ret = 0;
 
-    ret = check_write(bs, offset, bytes);
-    if (ret < 0) {
-        return ret;
-    }
     if (!bs->discard_unmap || !bs->drv->bdrv_co_pdiscard) {
         return 0;
     }
@@ -219,10 +328,10 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
     }
 
     /* Only whole units go; the end of the image counts as the end of one. */
-    end = offset + bytes >= len ? bdrv_align_up(len, align)
-                                : bdrv_align_down(offset + bytes, align);
-    offset = bdrv_align_up(offset, align);
-    max = MAX(bdrv_align_down(max, align), align);
+    end = offset + bytes >= len ? bdrv_unit_up(len, align)
+                                : bdrv_unit_down(offset + bytes, align);
+    offset = bdrv_unit_up(offset, align);
+    max = MAX(bdrv_unit_down(max, align), align);
     while (ret >= 0 && offset < end) {
         int64_t n = MIN(end - offset, max);
         TrackedRequest req;
@@ -233,6 +342,19 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
         offset += n;
     }
     return ret == -ENOTSUP ? 0 : MIN(ret, 0);
+}
+
+int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
+                                  int64_t bytes)
+{
+    int ret = check_write(child->bs, offset, bytes);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_discard(child->bs, offset, bytes);
+    bdrv_note_dirty(child->bs, offset, bytes);
+    return ret;
 }
 
 /* ---- flush ---- */
@@ -289,7 +411,16 @@ static int coroutine_fn co_truncate_tracked(BlockDriverState *bs,
         }
     }
     __atomic_store_n(&bs->total_bytes, len, __ATOMIC_RELAXED);
+    bdrv_dirty_bitmaps_resized(bs, offset);
     return 0;
+}
+
+/* Nothing of a longer backing may show through where the image grows. */
+static bool uncovers_backing(const BlockDriverState *bs, int64_t old,
+                             int64_t offset)
+{
+    return offset > old && bs->backing
+           && bdrv_getlength(bs->backing->bs) > old;
 }
 
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
@@ -318,10 +449,20 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
         error_setg(errp, "Image format driver does not support resize");
         return -ENOTSUP;
     }
+    if (!bdrv_dirty_bitmaps_check_resize(bs, offset, errp)) {
+        return -EFBIG;
+    }
     if (bs->drv->passthrough) {
-        return bs->drv->bdrv_co_truncate(bs, offset, prealloc, flags, errp);
+        ret = bs->drv->bdrv_co_truncate(bs, offset, prealloc, flags, errp);
+        if (ret >= 0) {
+            bdrv_dirty_bitmaps_resized(bs, offset);
+        }
+        return ret;
     }
 
+    if (uncovers_backing(bs, old, offset)) {
+        flags |= BDRV_REQ_ZERO_WRITE;
+    }
     /* From the lower end on nothing else may be written meanwhile. */
     track_co_begin(bs, &req, MIN(old, offset), INT64_MAX, true);
     ret = co_truncate_tracked(bs, offset, prealloc, flags, errp);

@@ -5,6 +5,7 @@
  */
 #include "block/block-int.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 typedef struct BDRVNullState {
@@ -28,9 +29,13 @@ static bool coroutine_fn null_co_open(BlockDriverState *bs,
         error_setg(errp, "latency-ns is invalid");
         return false;
     }
-    if (o->has_size && (o->size < 0 || o->size > BDRV_MAX_LENGTH)) {
+    if (o->has_size && o->size < 0) {
         error_setg(errp, "Value '%" PRIi64 "' is out of range for parameter "
                    "'size'", (int64_t)o->size);
+        return false;
+    }
+    if (o->has_size && o->size > BDRV_MAX_LENGTH) {
+        error_setg_errno(errp, EFBIG, "Could not refresh total sector count");
         return false;
     }
     bs->total_bytes = o->has_size ? o->size : NULL_DEFAULT_SIZE;

@@ -56,6 +56,9 @@ static void storage_perms(BlockDriverState *bs, BdrvChildRole role,
     if (role & BDRV_CHILD_DATA) {
         /* The part in use must stay there. */
         shared &= ~(uint64_t)BLK_PERM_RESIZE;
+        if (!(role & BDRV_CHILD_PRIMARY) && (perm & BLK_PERM_WRITE)) {
+            perm |= BLK_PERM_RESIZE;    /* a data file grows as it is written */
+        }
     }
     if (perm & BLK_PERM_WRITE_UNCHANGED) {
         perm |= BLK_PERM_WRITE;

@@ -25,10 +25,23 @@ static bool has_user(const BlockDriverState *bs)
     return false;
 }
 
+/* A node that has @bs as its backing, or NULL. */
+static BlockDriverState *overlay_of(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    TAILQ_FOREACH(c, &bs->parents, next_parent) {
+        if (c->parent && c->parent->backing == c) {
+            return c->parent;
+        }
+    }
+    return NULL;
+}
+
 static bool coroutine_fn co_blockdev_del_locked(const char *node_name,
                                                 Error **errp)
 {
-    BlockDriverState *bs = bdrv_find_node(node_name);
+    BlockDriverState *bs = bdrv_find_node(node_name), *overlay;
 
     if (!bs) {
         error_setg(errp, "Failed to find node with node-name='%s'", node_name);
@@ -36,6 +49,12 @@ static bool coroutine_fn co_blockdev_del_locked(const char *node_name,
     }
     if (has_user(bs)) {
         error_setg(errp, "Node %s is in use", node_name);
+        return false;
+    }
+    overlay = overlay_of(bs);
+    if (overlay) {
+        error_setg(errp, "Node '%s' is busy: node is used as backing hd of "
+                   "'%s'", node_name, overlay->node_name);
         return false;
     }
     if (!bs->monitor_owned) {

@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <unistd.h>
 #include "block/accounting.h"
+#include "block/dirty-bitmap.h"
 #include "qapi/qapi-commands.h"
 #include "qapi/visit.h"
 
@@ -38,17 +39,25 @@ static BlockLimitsInfo *limits_info(const BlockLimits *bl)
     return info;
 }
 
-/* Does the data end up in a file of ours? */
-static bool is_on_a_file(const BlockDriverState *bs)
+/* What the driver says of its image, if it says anything. */
+static void add_driver_info(BlockDriverState *bs, ImageInfo *info)
 {
-    while (bs->file) {
-        bs = bs->file->bs;
+    BlockDriverInfo bdi;
+
+    info->has_dirty_flag = bdrv_get_info(bs, &bdi);
+    info->dirty_flag = bdi.is_dirty;
+    info->has_cluster_size = bdi.cluster_size > 0;
+    info->cluster_size = bdi.cluster_size;
+    info->has_encrypted = info->encrypted = bdi.encrypted;
+    if (bs->drv->bdrv_snapshot_list) {
+        info->snapshots = bs->drv->bdrv_snapshot_list(bs);
     }
-    return bs->drv->driver == BLOCKDEV_DRIVER_FILE
-           || bs->drv->driver == BLOCKDEV_DRIVER_HOST_DEVICE;
+    if (bs->drv->bdrv_get_specific_info) {
+        info->format_specific = bs->drv->bdrv_get_specific_info(bs);
+    }
 }
 
-static ImageInfo *coroutine_fn co_image_info(BlockDriverState *bs)
+ImageInfo *coroutine_fn bdrv_co_image_info(BlockDriverState *bs)
 {
     ImageInfo *info = g_new0(ImageInfo, 1);
     int64_t size = bdrv_co_get_allocated_file_size(bs);
@@ -58,12 +67,18 @@ static ImageInfo *coroutine_fn co_image_info(BlockDriverState *bs)
     info->virtual_size = bdrv_getlength(bs);
     info->has_actual_size = size >= 0;
     info->actual_size = MAX(size, 0);
-    info->has_dirty_flag = is_on_a_file(bs);
+    info->backing_filename = g_strdup(bs->backing_name);
+    info->full_backing_filename = g_strdup(bs->backing_full_name);
+    info->backing_filename_format = g_strdup(bs->backing_format);
     info->limits = limits_info(&bs->bl);
-    if (bs->drv->bdrv_get_specific_info) {
-        info->format_specific = bs->drv->bdrv_get_specific_info(bs);
-    }
+    add_driver_info(bs, info);
     return info;
+}
+
+/* What is below a filter counts as its backing. */
+static BlockDriverState *next_image(const BlockDriverState *bs)
+{
+    return bs->drv->is_filter && bs->file ? bs->file->bs : bdrv_backing_bs(bs);
 }
 
 static BlockDeviceInfo *coroutine_fn co_device_info(BlockDriverState *bs,
@@ -84,6 +99,10 @@ static BlockDeviceInfo *coroutine_fn co_device_info(BlockDriverState *bs,
     info->cache->writeback = true;
     info->cache->direct = bs->cache_direct;
     info->cache->no_flush = bs->cache_no_flush;
+    if (bs->backing) {
+        info->backing_file = g_strdup(bs->backing->bs->filename);
+    }
+    info->dirty_bitmaps = bdrv_dirty_bitmaps_info(bs);
 
     TAILQ_FOREACH(c, &bs->children, next) {
         BlockdevChild *child = g_new0(BlockdevChild, 1);
@@ -93,13 +112,12 @@ static BlockDeviceInfo *coroutine_fn co_device_info(BlockDriverState *bs,
         QAPI_LIST_APPEND(tail, child);
     }
 
-    /* What is below a filter counts as its backing. */
-    *image = co_image_info(bs);
-    while (!flat && bs->drv->is_filter && bs->file) {
-        bs = bs->file->bs;
+    *image = bdrv_co_image_info(bs);
+    info->encrypted = (*image)->encrypted;
+    while (!flat && (bs = next_image(bs))) {
         info->backing_file_depth++;
         image = &(*image)->backing_image;
-        *image = co_image_info(bs);
+        *image = bdrv_co_image_info(bs);
     }
     return info;
 }
@@ -181,9 +199,7 @@ static BlockStats *node_stats(BlockDriverState *bs)
     if (bs->file) {
         stats->parent = node_stats(bs->file->bs);
     }
-    if (bs->backing) {
-        stats->backing = node_stats(bs->backing->bs);
-    }
+    /* Backing nodes are in the list themselves. */
     return stats;
 }
 

@@ -47,8 +47,9 @@ static bool coroutine_fn raw_co_open(BlockDriverState *bs,
     bool window = o->has_offset || o->has_size;
 
     if (offset < 0 || size < 0) {
-        error_setg(errp, "Parameter '%s' expects a non-negative number below "
-                   "2^64", offset < 0 ? "offset" : "size");
+        error_setg(errp, "Value '%" PRId64 "' is out of range for parameter "
+                   "'%s'", offset < 0 ? offset : size,
+                   offset < 0 ? "offset" : "size");
         return false;
     }
     if (!bdrv_co_open_child(bs, o->file, "file", BDRV_CHILD_PRIMARY

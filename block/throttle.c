@@ -2,7 +2,7 @@
 /*
  * throttle: a filter whose requests obey the limits of a throttle group.
  */
-#include "block/block-int.h"
+#include "block/filter.h"
 
 #include "block/throttle-groups.h"
 
@@ -86,27 +86,6 @@ static int coroutine_fn throttle_co_pdiscard(BlockDriverState *bs,
     return bdrv_co_pdiscard(bs->file, offset, bytes);
 }
 
-static int coroutine_fn throttle_co_truncate(BlockDriverState *bs,
-                                             int64_t offset,
-                                             PreallocMode prealloc,
-                                             BdrvRequestFlags flags,
-                                             Error **errp)
-{
-    return bdrv_co_truncate(bs->file, offset, prealloc, flags, errp);
-}
-
-static int coroutine_fn throttle_co_block_status(BlockDriverState *bs,
-                                                 int64_t offset, int64_t bytes,
-                                                 int64_t *pnum, int64_t *map,
-                                                 BlockDriverState **file)
-{
-    *pnum = bytes;
-    *map = offset;
-    *file = bs->file->bs;
-    return BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED | BDRV_BLOCK_OFFSET_VALID
-           | BDRV_BLOCK_RECURSE;
-}
-
 static void throttle_drain_begin(BlockDriverState *bs)
 {
     BDRVThrottleState *s = bs->opaque;
@@ -138,8 +117,8 @@ const BlockDriver bdrv_throttle = {
     .bdrv_co_pwritev = throttle_co_pwritev,
     .bdrv_co_pwrite_zeroes = throttle_co_pwrite_zeroes,
     .bdrv_co_pdiscard = throttle_co_pdiscard,
-    .bdrv_co_truncate = throttle_co_truncate,
-    .bdrv_co_block_status = throttle_co_block_status,
+    .bdrv_co_truncate = bdrv_filter_co_truncate,
+    .bdrv_co_block_status = bdrv_filter_co_block_status,
     .bdrv_drain_begin = throttle_drain_begin,
     .bdrv_drain_end = throttle_drain_end,
     .bdrv_gather_options = throttle_gather_options,

@@ -71,7 +71,7 @@ static int coroutine_fn co_zero_units(BlockDriverState *bs, int64_t offset,
                               & BDRV_REQ_FUA;
     int ret = 0;
 
-    max = MAX(bdrv_align_down(max, unit), unit);
+    max = MAX(bdrv_unit_down(max, unit), unit);
     while (ret >= 0 && offset < end) {
         int64_t n = MIN(end - offset, max);
 
@@ -85,6 +85,24 @@ static int coroutine_fn co_zero_units(BlockDriverState *bs, int64_t offset,
     return MIN(ret, 0);
 }
 
+/* Less than a unit: the driver may know that it is zero already. */
+static int coroutine_fn co_zero_part(BlockDriverState *bs, int64_t offset,
+                                     int64_t bytes, BdrvRequestFlags flags)
+{
+    int64_t align = bs->bl.request_alignment;
+    int ret = -ENOTSUP;
+
+    if (bdrv_align_down(offset | bytes, align) == (offset | bytes)) {
+        ret = co_drv_zeroes(bs, offset, bytes, flags);
+    }
+    if (ret == -ENOTSUP) {
+        ret = co_write_buffers(bs, offset, bytes,
+                               flags & bs->drv->supported_write_flags
+                               & BDRV_REQ_FUA);
+    }
+    return MIN(ret, 0);
+}
+
 int coroutine_fn bdrv_co_do_pwrite_zeroes(BlockDriverState *bs,
                                           int64_t offset, int64_t bytes,
                                           BdrvRequestFlags flags)
@@ -92,23 +110,22 @@ int coroutine_fn bdrv_co_do_pwrite_zeroes(BlockDriverState *bs,
     int64_t unit = MAX(bs->bl.request_alignment,
                        bs->bl.pwrite_zeroes_alignment);
     int64_t end = offset + bytes;
-    int64_t first = bdrv_align_up(offset, unit);
-    int64_t last = bdrv_align_down(end, unit);
-    BdrvRequestFlags wflags = flags & bs->drv->supported_write_flags
-                              & BDRV_REQ_FUA;
-    int ret;
+    int64_t first = bdrv_unit_up(offset, unit);
+    int64_t last = bdrv_unit_down(end, unit);
+    int ret = 0;
 
-    if (first >= last) {
-        /* Not one whole unit: the driver has no quick way. */
-        return co_write_buffers(bs, offset, bytes, wflags);
+    if (first > last) {
+        return co_zero_part(bs, offset, bytes, flags);
     }
     /* The middle first: it may say -ENOTSUP before anything is written. */
-    ret = co_zero_units(bs, first, last, unit, flags);
+    if (first < last) {
+        ret = co_zero_units(bs, first, last, unit, flags);
+    }
     if (ret >= 0 && first > offset) {
-        ret = co_write_buffers(bs, offset, first - offset, wflags);
+        ret = co_zero_part(bs, offset, first - offset, flags);
     }
     if (ret >= 0 && end > last) {
-        ret = co_write_buffers(bs, last, end - last, wflags);
+        ret = co_zero_part(bs, last, end - last, flags);
     }
     return ret;
 }

@@ -50,7 +50,7 @@ static char *path_name(const InputPath *path)
     GString *out = g_string_new(NULL);
 
     append_path(out, path);
-    if (!out->len) {
+    if (!path->name && !path->parent) {
         g_string_append(out, "null");
     }
     return g_string_free(out, FALSE);

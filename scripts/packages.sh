@@ -2,10 +2,11 @@
 # Debian packages for the scripts beside this file, which source it.
 
 build_packages="gcc libc6-dev ninja-build meson pkg-config python3
-    libglib2.0-dev liburing-dev libaio-dev python3-docutils"
+    libglib2.0-dev liburing-dev libaio-dev nettle-dev zlib1g-dev libzstd-dev
+    python3-docutils"
 run_packages="fuse3"
 test_packages="git qemu-utils fio e2fsprogs xfsprogs parted fdisk util-linux
-    mount sqlite3 clang libclang-rt-14-dev"
+    mount sqlite3 cryptsetup-bin clang libclang-rt-14-dev valgrind"
 
 # install_packages NAME...: install what is missing; one line where it cannot.
 install_packages()

@@ -540,10 +540,6 @@ ChardevReturn *coroutine_fn qmp_chardev_add(const QmpChardevAddArg *arg,
 {
     Error *err = NULL;
 
-    if (!ident_check(arg->id, &err)) {
-        error_propagate(errp, err);
-        return NULL;
-    }
     if (qom_child(chardev_container(), arg->id)) {
         error_setg(errp, "Chardev with id '%s' already exists", arg->id);
         return NULL;

@@ -24,7 +24,10 @@ void daemonize_fork(void);
 /* In the child: detach from the terminal and let the parent go. */
 void daemonize_ready(void);
 
-/* Create and lock the pid file; it is removed by pidfile_remove(). */
+/*
+ * Create and lock the pid file; it is removed by pidfile_remove(), which a
+ * signal handler may call.
+ */
 bool pidfile_create(const char *path, Error **errp);
 void pidfile_remove(void);
 

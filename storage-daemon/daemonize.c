@@ -153,8 +153,6 @@ void pidfile_remove(void)
     }
     close(pidfile_fd);
     pidfile_fd = -1;
-    g_free(pidfile_path);
-    pidfile_path = NULL;
 }
 
 /* ---- service manager ---- */

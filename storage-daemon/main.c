@@ -14,16 +14,29 @@
 #include <unistd.h>
 #include "block/block.h"
 #include "block/export/export.h"
+#include "block/job.h"
 #include "storage-daemon/chardev.h"
 #include "storage-daemon/daemon.h"
 #include "storage-daemon/monitor.h"
 #include "storage-daemon/object.h"
 #include "storage-daemon/options.h"
 #include "util/aio.h"
+#include "util/co-event.h"
 #include "util/trace.h"
 
 /* After a second signal the end may take so long. */
 #define DAEMON_FORCED_END_SECONDS 10
+
+/*
+ * How long the command line, commands that still run, and then the nodes may
+ * take to end.
+ * Writing out what nodes cache is worth some patience, but not for ever; and
+ * little, if storage has not answered before.
+ */
+#define DAEMON_START_END_NS (10 * 1000000000LL)
+#define DAEMON_COMMANDS_END_NS (10 * 1000000000LL)
+#define DAEMON_NODES_END_NS (60 * 1000000000LL)
+#define DAEMON_NODES_IMPATIENT_END_NS (5 * 1000000000LL)
 
 static struct {
     ProcessOptions process;
@@ -31,6 +44,8 @@ static struct {
     int signal_fd;
     bool starting;              /* the command line is being carried out */
     bool quit_requested;
+    bool start_limited;         /* somebody waits for start_ended */
+    CoEvent start_ended;
     bool shutting_down;
     bool ended;
     int status;
@@ -49,23 +64,60 @@ void daemon_request_quit(void)
 
 /* ---- the end ---- */
 
+typedef struct EndStep {
+    void coroutine_fn (*co_run)(void);
+    CoEvent done;
+} EndStep;
+
+static void coroutine_fn daemon_co_run_step(void *opaque)
+{
+    EndStep *step = opaque;
+
+    step->co_run();
+    co_event_set(&step->done);
+}
+
+/*
+ * Carry out @co_run.  False if it has not returned within @limit_ns: it is left
+ * where it is, for this process to exit.
+ */
+static bool coroutine_fn daemon_co_step(void coroutine_fn (*co_run)(void),
+                                        int64_t limit_ns)
+{
+    EndStep *step = g_new0(EndStep, 1);
+
+    step->co_run = co_run;
+    coroutine_enter(coroutine_create(daemon_co_run_step, step));
+    if (!co_event_wait(&step->done, limit_ns)) {
+        return false;
+    }
+    g_free(step);
+    return true;
+}
+
 static void coroutine_fn daemon_co_shutdown(void *opaque)
 {
-    bool exports_gone;
+    bool answered = !state.starting;
 
     trace(daemon_shutdown, "status=%d", state.status);
     notify_service_manager("STOPPING=1");
     chardev_cancel_waits();
-    monitor_co_stop_all();
-    exports_gone = blk_exp_co_close_all();
+    answered = daemon_co_step(monitor_co_stop_all, DAEMON_COMMANDS_END_NS)
+               && answered;
+    answered = job_co_end_all() && answered;
+    answered = blk_exp_co_close_all() && answered;
     chardev_co_flush_all();             /* the last replies and events */
-    if (!exports_gone) {
-        /* Requests are stuck in storage; what they use cannot be freed. */
+    /* Also if one node is stuck: the others' data is to be written out. */
+    answered = daemon_co_step(bdrv_co_close_all,
+                              answered ? DAEMON_NODES_END_NS
+                                       : DAEMON_NODES_IMPATIENT_END_NS)
+               && answered;
+    if (!answered) {
+        /* What requests that are stuck in storage use cannot be freed. */
         error_report("storage does not answer, giving up");
         pidfile_remove();
         _exit(EXIT_FAILURE);
     }
-    bdrv_co_close_all();
     object_co_close_all();
     chardev_co_close_all();
     qom_cleanup();
@@ -73,13 +125,29 @@ static void coroutine_fn daemon_co_shutdown(void *opaque)
     state.ended = true;
 }
 
+/* An option waits for storage that does not answer: end without it. */
+static void coroutine_fn daemon_co_limit_start(void *opaque)
+{
+    if (!co_event_wait(&state.start_ended, DAEMON_START_END_NS)) {
+        state.shutting_down = true;
+        daemon_co_shutdown(NULL);
+    }
+}
+
 static void daemon_shutdown_bh(void *opaque)
 {
-    if (state.starting) {
-        chardev_cancel_waits();         /* daemon_co_start() comes back here */
-    } else if (!state.shutting_down) {
+    if (state.shutting_down) {
+        return;
+    }
+    if (!state.starting) {
         state.shutting_down = true;
         coroutine_enter(coroutine_create(daemon_co_shutdown, NULL));
+        return;
+    }
+    chardev_cancel_waits();             /* daemon_co_start() comes back here */
+    if (!state.start_limited) {
+        state.start_limited = true;
+        coroutine_enter(coroutine_create(daemon_co_limit_start, NULL));
     }
 }
 
@@ -87,6 +155,7 @@ static void daemon_shutdown_bh(void *opaque)
 
 static void daemon_forced_end(int sig)
 {
+    pidfile_remove();
     _exit(EXIT_FAILURE);
 }
 
@@ -167,6 +236,7 @@ static void coroutine_fn daemon_co_start(void *opaque)
         result = OPTIONS_FAILED;
     }
     state.starting = false;
+    co_event_set(&state.start_ended);
     if (result == OPTIONS_FAILED ||
         (state.quit_requested && state.process.daemonize)) {
         state.status = EXIT_FAILURE;    /* the parent must not claim success */

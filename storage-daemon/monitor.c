@@ -302,7 +302,7 @@ static void monitor_update_receiving(Monitor *mon)
     unsigned max = mon->oob ? MONITOR_QUEUE_MAX_OOB : MONITOR_QUEUE_MAX;
 
     chardev_set_receiving(mon->chr, !mon->stopped && !monitor_congested(mon) &&
-                          monitors_up &&
+                          monitors_up && !daemon_quitting() &&
                           mon->n_requests + (mon->co != NULL) < max);
 }
 

@@ -4,6 +4,7 @@
  */
 #include <stddef.h>
 #include <string.h>
+#include "block/secret.h"
 #include "block/throttle-groups.h"
 #include "qapi/visit.h"
 #include "storage-daemon/monitor.h"
@@ -336,6 +337,74 @@ static void coroutine_fn monitor_co_del(QomObject *obj)
     monitor_free(obj->opaque);
 }
 
+/* ---- secrets ---- */
+
+/* While its file is read, a secret has no properties yet. */
+static const SecretProperties *secret_object_props(const QomObject *obj)
+{
+    static const SecretProperties none;
+
+    return obj->opaque ? secret_properties(obj->opaque) : &none;
+}
+
+#define SECRET_PROP(text, field)                                        \
+    { .name = text, .type = "string",                                   \
+      .offset = offsetof(SecretProperties, field), .get = secret_get_text }
+
+static QObject *secret_get_text(const QomObject *obj, const QomProperty *prop,
+                                Error **errp)
+{
+    const SecretProperties *props = secret_object_props(obj);
+    char *const *text = (char *const *)((const char *)props + prop->offset);
+
+    return QOBJECT(qstring_new(*text ? *text : ""));
+}
+
+static QObject *secret_get_format(const QomObject *obj,
+                                  const QomProperty *prop, Error **errp)
+{
+    const SecretProperties *props = secret_object_props(obj);
+
+    return QOBJECT(qstring_new(QCryptoSecretFormat_str(props->format)));
+}
+
+static const QomProperty secret_props[] = {
+    SECRET_PROP("iv", iv),
+    SECRET_PROP("keyid", keyid),
+    { .name = "format", .type = "QCryptoSecretFormat",
+      .get = secret_get_format },
+    SECRET_PROP("file", file),
+    SECRET_PROP("data", data),
+    { NULL }
+};
+
+static const QomProperty secret_common_props[] = {
+    SECRET_PROP("iv", iv),
+    SECRET_PROP("keyid", keyid),
+    { .name = "format", .type = "QCryptoSecretFormat",
+      .get = secret_get_format },
+    { NULL }
+};
+
+static bool coroutine_fn secret_co_add(QomObject *obj,
+                                       const ObjectOptions *options,
+                                       Error **errp)
+{
+    obj->opaque = secret_co_new(options->id, &options->u.secret, errp);
+    return obj->opaque != NULL;
+}
+
+/* Who needed its data has a copy. */
+static bool secret_in_use(const QomObject *obj)
+{
+    return !obj->opaque;
+}
+
+static void coroutine_fn secret_co_del(QomObject *obj)
+{
+    secret_free(obj->opaque);
+}
+
 /* ---- all types ---- */
 
 static const QomProperty no_props[] = { { NULL } };
@@ -356,6 +425,11 @@ const QomType qom_types[] = {
     { .name = "monitor-qmp", .parent = "object", .props = monitor_props,
       .kind = OBJECT_TYPE_MONITOR_QMP, .co_add = monitor_co_add,
       .in_use = monitor_in_use, .co_del = monitor_co_del },
+    { .name = "secret_common", .parent = "object", .abstract = true,
+      .props = secret_common_props },
+    { .name = "secret", .parent = "secret_common", .props = secret_props,
+      .kind = OBJECT_TYPE_SECRET, .co_add = secret_co_add,
+      .in_use = secret_in_use, .co_del = secret_co_del },
     { .name = "throttle-group", .parent = "object", .props = throttle_props,
       .kind = OBJECT_TYPE_THROTTLE_GROUP, .co_add = throttle_co_add,
       .in_use = throttle_in_use, .co_del = throttle_co_del },

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "block/secret.h"
 #include "qapi/qapi-commands.h"
 #include "storage-daemon/ident.h"
 #include "storage-daemon/object-int.h"
@@ -38,6 +39,11 @@ static void qom_free(QomObject *obj)
     g_free(obj);
 }
 
+static bool qom_object_exists(const char *id)
+{
+    return qom_child(qom_container("/objects"), id) != NULL;
+}
+
 QomObject *qom_root(void)
 {
     if (!qom_root_object) {
@@ -46,6 +52,7 @@ QomObject *qom_root(void)
         qom_root_object = qom_new(NULL, NULL, container);
         qom_new(qom_root_object, "chardevs", container);
         qom_new(qom_root_object, "objects", container);
+        secret_set_object_exists(qom_object_exists);
     }
     return qom_root_object;
 }

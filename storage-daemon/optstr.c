@@ -47,6 +47,24 @@ static const OptStrDesc *optstr_desc(const OptStrDesc *descs, const char *name)
     return NULL;
 }
 
+/* What a boolean may be called: 1, 0, or -1 for none of them. */
+static int optstr_bool(const char *value)
+{
+    static const char *const words[][4] = {
+        { "off", "no", "false", "n" },
+        { "on", "yes", "true", "y" },
+    };
+
+    for (int result = 0; result < 2; result++) {
+        for (size_t i = 0; i < G_N_ELEMENTS(words[result]); i++) {
+            if (!strcmp(value, words[result][i])) {
+                return result;
+            }
+        }
+    }
+    return -1;
+}
+
 /* A name alone: "flag" is flag=on, "noflag" is flag=off. */
 static void optstr_short_form(OptStrItem *item, const char *token,
                               const OptStrDesc *descs)
@@ -60,7 +78,7 @@ static void optstr_short_form(OptStrItem *item, const char *token,
     if (desc && desc->type != OPTSTR_BOOL) {
         g_free(item->value);
         item->value = g_strdup("");
-    } else if (desc) {
+    } else {
         warn_report("short-form boolean option '%s' deprecated\n"
                     "Please use %s=%s instead", token, item->name,
                     item->value);
@@ -77,8 +95,7 @@ static bool optstr_check(const OptStrItem *item, const OptStrDesc *descs,
         error_setg(errp, "Invalid parameter '%s'", item->name);
         return false;
     }
-    if (desc->type == OPTSTR_BOOL && strcmp(item->value, "on") &&
-        strcmp(item->value, "off")) {
+    if (desc->type == OPTSTR_BOOL && optstr_bool(item->value) < 0) {
         error_setg(errp, "Parameter '%s' expects 'on' or 'off'", item->name);
         return false;
     }
@@ -154,7 +171,7 @@ bool optstr_get_bool(const OptStr *opts, const char *name, bool def)
 {
     const char *value = optstr_get(opts, name);
 
-    return value ? !strcmp(value, "on") : def;
+    return value ? optstr_bool(value) == 1 : def;
 }
 
 int64_t optstr_get_num(const OptStr *opts, const char *name, int64_t def)

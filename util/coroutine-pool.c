@@ -76,7 +76,7 @@ static void stack_alloc(CoroutineStack *stack)
     /* The leak checker does not look into mappings by itself. */
     __lsan_register_root_region(stack->base, stack->size);
 #endif
-#ifdef HAVE_VALGRIND_H
+#ifdef VALGRIND_ENABLED
     stack->valgrind_id = VALGRIND_STACK_REGISTER(map + guard,
                                                  map + guard + STACK_SIZE);
 #endif
@@ -86,7 +86,7 @@ static void stack_free(CoroutineStack *stack)
 {
     size_t guard = (char *)stack->base - (char *)stack->map;
 
-#ifdef HAVE_VALGRIND_H
+#ifdef VALGRIND_ENABLED
     VALGRIND_STACK_DEREGISTER(stack->valgrind_id);
 #endif
 #ifdef ASAN_ENABLED

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which of the tools that watch stacks this build runs under: ASAN_ENABLED,
- * TSAN_ENABLED, and HAVE_VALGRIND_H for the client requests of valgrind.
+ * TSAN_ENABLED, and VALGRIND_ENABLED where valgrind can be told of stacks; and
+ * whether it watches this very process, UNDER_VALGRIND.
  */
 #ifndef UTIL_SANITIZERS_H
 #define UTIL_SANITIZERS_H
+
+#include "config-host.h"
+
+#include <stdbool.h>
 
 #if defined(__has_feature)                                  /* clang */
 #if __has_feature(address_sanitizer)
@@ -30,10 +35,17 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-#if __has_include(<valgrind/valgrind.h>) && !defined(ASAN_ENABLED) && \
+#if defined(CONFIG_VALGRIND) && !defined(ASAN_ENABLED) && \
     !defined(TSAN_ENABLED)
-#define HAVE_VALGRIND_H 1
+#define VALGRIND_ENABLED 1
 #include <valgrind/valgrind.h>
+#endif
+
+/* At run time. */
+#ifdef VALGRIND_ENABLED
+#define UNDER_VALGRIND ((bool)RUNNING_ON_VALGRIND)
+#else
+#define UNDER_VALGRIND false
 #endif
 
 #endif /* UTIL_SANITIZERS_H */

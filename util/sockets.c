@@ -112,8 +112,12 @@ static int socket_unix_listen(const SocketAddr *addr, int backlog,
     }
     /* Only ever replace a socket, never a user's file. */
     if (!addr->abstract && lstat(addr->path, &st) == 0 &&
-        S_ISSOCK(st.st_mode)) {
-        unlink(addr->path);
+        (S_ISSOCK(st.st_mode) || S_ISDIR(st.st_mode)) &&
+        unlink(addr->path) < 0 && errno != ENOENT) {
+        error_setg_errno(errp, errno, "Failed to unlink socket %s",
+                         addr->path);
+        close(fd);
+        return -1;
     }
     if (bind(fd, (struct sockaddr *)&un, len) < 0) {
         error_setg_errno(errp, errno, "Failed to bind socket to %s",

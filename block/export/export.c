@@ -13,6 +13,7 @@
 #include "qapi/event.h"
 #include "qapi/qapi-commands.h"
 #include "util/co-event.h"
+#include "util/ident.h"
 #include "util/trace.h"
 
 /*
@@ -55,20 +56,6 @@ static const BlockExportDriver *blk_exp_find_driver(BlockExportType type)
         }
     }
     return NULL;
-}
-
-/* A letter, then letters, digits, '-', '.', '_': as for all ids. */
-static bool blk_exp_id_wellformed(const char *id)
-{
-    if (!g_ascii_isalpha(id[0])) {
-        return false;
-    }
-    for (const char *c = id + 1; *c; c++) {
-        if (!g_ascii_isalnum(*c) && !strchr("-._", *c)) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* ---- creation ---- */
@@ -157,7 +144,7 @@ bool coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, Error **errp)
     const BlockExportDriver *drv = blk_exp_find_driver(opts->type);
     BlockExport *exp;
 
-    if (!blk_exp_id_wellformed(opts->id)) {
+    if (!ident_wellformed(opts->id)) {
         error_setg(errp, "Invalid block export id");
         return false;
     }

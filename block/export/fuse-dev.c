@@ -289,6 +289,16 @@ void fuse_dev_init(FuseQueue *q, int fd)
     STAILQ_INIT(&q->dev.free);
 }
 
+bool fuse_dev_reserve(FuseQueue *q)
+{
+    FuseDevRequest *dreq = fuse_dev_request_new(q);
+
+    if (dreq) {
+        fuse_dev_request_put(dreq);
+    }
+    return dreq;
+}
+
 void fuse_dev_start(FuseQueue *q)
 {
     q->dev.reading = true;

@@ -74,6 +74,12 @@ int fuse_dev_clone(int fd);
 void fuse_dev_init(FuseQueue *q, int fd);
 
 /*
+ * [main] Have one buffer at least: who has none cannot even refuse.  False if
+ * there is no memory.
+ */
+bool fuse_dev_reserve(FuseQueue *q);
+
+/*
  * [main] Read INIT from the fresh connection @fd and answer it.  -errno, also
  * when no INIT comes within seconds.
  */

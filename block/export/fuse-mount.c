@@ -30,7 +30,10 @@
 #define FUSERMOUNT "fusermount3"
 
 /* How long fusermount3 may take; it answers within milliseconds. */
-#define FUSERMOUNT_TIMEOUT_MS 30000
+#define FUSERMOUNT_TIMEOUT_NS (30 * 1000000000LL)
+
+/* Bytes of what it says that may become part of an error. */
+#define FUSERMOUNT_MAX_OUTPUT 4096
 
 /* The fd number at which fusermount3 finds its end of the socket. */
 #define FUSERMOUNT_COMM_FD 3
@@ -87,10 +90,9 @@ static pid_t fusermount_spawn(char *const argv[], int comm_fd, int err_fd)
     return ret ? -1 : pid;
 }
 
-/* The fd that comes over @sock, or -1 if none comes in time. */
+/* The fd that has come over @sock, or -1 if there is none. */
 static int fusermount_receive_fd(int sock)
 {
-    struct pollfd pfd = { .fd = sock, .events = POLLIN };
     char byte;
     union {
         char buf[CMSG_SPACE(sizeof(int))];
@@ -106,8 +108,7 @@ static int fusermount_receive_fd(int sock)
     struct cmsghdr *cmsg;
     int fd = -1;
 
-    if (poll(&pfd, 1, FUSERMOUNT_TIMEOUT_MS) != 1
-        || recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) <= 0) {
+    if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) <= 0) {
         return -1;
     }
     cmsg = CMSG_FIRSTHDR(&msg);
@@ -118,21 +119,47 @@ static int fusermount_receive_fd(int sock)
     return fd;
 }
 
-/* Wait for @pid, which has closed its output or is ended here. */
-static bool fusermount_wait(pid_t pid, int err_fd, GString *output)
+/*
+ * Take what the program says on @err_fd, until it has closed that, and the fd
+ * that it may send over @sock (or -1).  False if it takes too long.
+ */
+static bool fusermount_listen(int sock, int err_fd, GString *output, int *fd)
 {
-    struct pollfd pfd = { .fd = err_fd, .events = POLLIN };
+    struct pollfd pfds[2] = {
+        { .fd = err_fd, .events = POLLIN }, { .fd = sock, .events = POLLIN },
+    };
+    int64_t end = clock_now_ns() + FUSERMOUNT_TIMEOUT_NS;
     char buf[512];
-    ssize_t n = -1;
-    int status;
+    ssize_t n;
 
-    while (poll(&pfd, 1, FUSERMOUNT_TIMEOUT_MS) == 1
-           && (n = read(err_fd, buf, sizeof(buf))) > 0) {
-        if (output->len < 4096) {
-            g_string_append_len(output, buf, n);
+    for (;;) {
+        int64_t left_ms = (end - clock_now_ns()) / 1000000;
+
+        if (left_ms <= 0 || poll(pfds, 2, left_ms) <= 0) {
+            return false;
+        }
+        if (pfds[1].revents) {
+            *fd = fusermount_receive_fd(sock);
+            pfds[1].fd = -1;
+        }
+        if (pfds[0].revents) {
+            n = read(err_fd, buf, sizeof(buf));
+            if (n <= 0) {
+                return n == 0;
+            }
+            if (output->len < FUSERMOUNT_MAX_OUTPUT) {
+                g_string_append_len(output, buf, n);
+            }
         }
     }
-    if (n != 0) {
+}
+
+/* Wait for @pid, which has been listened to, and is ended if not @in_time. */
+static bool fusermount_wait(pid_t pid, bool in_time)
+{
+    int status;
+
+    if (!in_time) {
         kill(pid, SIGKILL);
     }
     while (waitpid(pid, &status, 0) < 0) {
@@ -140,7 +167,6 @@ static bool fusermount_wait(pid_t pid, int err_fd, GString *output)
             return false;
         }
     }
-    g_strchomp(output->str);
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
@@ -181,9 +207,9 @@ static int fusermount_run(char *const argv[], bool want_fd, Error **errp)
 {
     g_autoptr(GString) output = g_string_new(NULL);
     int sock[2] = { -1, -1 }, err[2] = { -1, -1 };
-    int fd = want_fd ? -1 : 0;
+    int fd = -1;
     pid_t pid = -1;
-    bool ok;
+    bool in_time, ok;
 
     if (!fusermount_channel(err, false)
         || (want_fd && !fusermount_channel(sock, true))
@@ -198,20 +224,20 @@ static int fusermount_run(char *const argv[], bool want_fd, Error **errp)
     if (want_fd) {
         close(sock[1]);
         sock[1] = -1;
-        fd = fusermount_receive_fd(sock[0]);
     }
-    ok = fusermount_wait(pid, err[0], output);
+    in_time = fusermount_listen(sock[0], err[0], output, &fd);
+    ok = fusermount_wait(pid, in_time);
     fusermount_close(sock);
     fusermount_close(err);
-    if (!ok || fd < 0) {
-        error_setg(errp, "%s", output->len ? output->str
-                                           : FUSERMOUNT " failed");
-        if (want_fd && fd >= 0) {
-            close(fd);
-        }
-        return -1;
+    if (ok && (fd >= 0 || !want_fd)) {
+        return MAX(fd, 0);
     }
-    return fd;
+    g_strchomp(output->str);
+    error_setg(errp, "%s", *output->str ? output->str : FUSERMOUNT " failed");
+    if (fd >= 0) {
+        close(fd);
+    }
+    return -1;
 }
 
 static int fusermount_mount(const char *path, const FuseMountOptions *options,

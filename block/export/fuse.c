@@ -17,6 +17,7 @@
 #include "config-host.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,6 +36,9 @@
  * cut off; the memory stays until storage has answered.
  */
 #define FUSE_DRAIN_TIMEOUT_NS (5 * 1000000000LL)
+
+/* How long a new export may take to answer its first request. */
+#define FUSE_START_TIMEOUT_NS (10 * 1000000000LL)
 
 /* Canonical mount points of all exports, as keys.  Main thread. */
 static GHashTable *fuse_mountpoints;
@@ -115,7 +119,7 @@ static void fuse_export_ended_bh(void *opaque)
 
 typedef struct FuseStat {
     const char *path;
-    struct stat st;
+    struct statx st;
     int ret;                    /* 0 or -errno */
 } FuseStat;
 
@@ -123,18 +127,64 @@ static int fuse_stat_worker(void *opaque)
 {
     FuseStat *s = opaque;
 
-    s->ret = stat(s->path, &s->st) < 0 ? -errno : 0;
+    /* The kernel remembers what a dead export once said. */
+    s->ret = statx(AT_FDCWD, s->path, AT_STATX_FORCE_SYNC, STATX_TYPE,
+                   &s->st) < 0 ? -errno : 0;
     return s->ret;
 }
 
 /*
- * stat(2) in another thread: the path may lead to a file which this very
+ * statx(2) in another thread: the path may lead to a file which this very
  * thread serves.
  */
 static int coroutine_fn fuse_co_stat(FuseStat *s)
 {
     s->ret = -EAGAIN;
     return thread_pool_co_submit(fuse_stat_worker, s);
+}
+
+/* A look at the file that is not waited for longer than makes sense. */
+typedef struct FuseProbe {
+    FuseStat stat;
+    char *path;
+    CoEvent done;
+    bool abandoned;             /* nobody waits: it frees itself */
+} FuseProbe;
+
+static void fuse_probe_free(FuseProbe *probe)
+{
+    g_free(probe->path);
+    g_free(probe);
+}
+
+static void coroutine_fn fuse_probe_co_run(void *opaque)
+{
+    FuseProbe *probe = opaque;
+
+    fuse_co_stat(&probe->stat);
+    if (probe->abandoned) {
+        fuse_probe_free(probe);
+    } else {
+        co_event_set(&probe->done);
+    }
+}
+
+/* 0 if the file at @path can be looked at in time, or -errno. */
+static int coroutine_fn fuse_co_probe(const char *path)
+{
+    FuseProbe *probe = g_new0(FuseProbe, 1);
+    int ret;
+
+    probe->path = g_strdup(path);
+    probe->stat.path = probe->path;
+    coroutine_enter(coroutine_create(fuse_probe_co_run, probe));
+    if (!co_event_wait(&probe->done, FUSE_START_TIMEOUT_NS)) {
+        probe->abandoned = true;
+        return -ETIMEDOUT;
+    }
+    ret = probe->stat.ret;
+    fuse_probe_free(probe);
+    return ret;
 }
 
 static bool coroutine_fn fuse_co_check_mountpoint(const char *mountpoint,
@@ -154,7 +204,7 @@ static bool coroutine_fn fuse_co_check_mountpoint(const char *mountpoint,
         error_setg_errno(errp, -ret, "Failed to stat '%s'", mountpoint);
         return false;
     }
-    if (!S_ISREG(s.st.st_mode)) {
+    if (!S_ISREG(s.st.stx_mode)) {
         error_setg(errp, "'%s' is not a regular file", mountpoint);
         return false;
     }
@@ -184,6 +234,10 @@ static void fuse_queue_start_bh(void *opaque)
     }
     fuse_dev_start(q);
     fuse_uring_start(q);
+}
+
+static void fuse_queue_started_bh(void *opaque)
+{
 }
 
 static void fuse_queue_stop_bh(void *opaque)
@@ -226,6 +280,11 @@ static bool fuse_deal_ring_queues(FuseExport *exp, Error **errp)
         }
     }
     return true;
+}
+
+static bool fuse_uring_is_broken(const FuseExport *exp)
+{
+    return __atomic_load_n(&exp->uring_broken, __ATOMIC_RELAXED);
 }
 
 static void fuse_free_queues(FuseExport *exp)
@@ -324,49 +383,117 @@ static bool coroutine_fn fuse_co_connect(FuseExport *exp, OnOffAuto uring,
         }
         fuse_dev_init(&exp->queues[i], ret);
     }
+    for (unsigned i = 0; i < exp->n_queues; i++) {
+        if (!fuse_dev_reserve(&exp->queues[i])) {
+            error_setg_errno(errp, ENOMEM, "Failed to allocate a buffer");
+            return false;
+        }
+    }
     return true;
 }
 
 /*
  * Start the queues, and look at the file as a client would: a ring that the
- * kernel refuses shows here, and not in somebody's first request.
+ * kernel refuses, or for which it waits in vain, shows here, and not in
+ * somebody's first request.
  */
-static bool coroutine_fn fuse_co_start(FuseExport *exp, OnOffAuto uring,
-                                       Error **errp)
+static bool coroutine_fn fuse_co_start(FuseExport *exp, Error **errp)
 {
-    FuseStat s = { .path = exp->mount.path };
+    int ret = 0;
 
     for (unsigned i = 0; i < exp->n_queues; i++) {
         aio_co_run_in(exp->queues[i].ctx, fuse_queue_start_bh,
                       &exp->queues[i]);
     }
-    if (fuse_co_stat(&s) < 0
-        || __atomic_load_n(&exp->ended, __ATOMIC_RELAXED)) {
-        error_setg_errno(errp, s.ret < 0 ? -s.ret : ENOTCONN,
-                         "The FUSE export on '%s' does not answer",
-                         exp->mount.path);
-        return false;
+    /* A turn later each thread has heard what was refused at once. */
+    for (unsigned i = 0; i < exp->n_queues; i++) {
+        aio_co_run_in(exp->queues[i].ctx, fuse_queue_started_bh, NULL);
     }
-    if (exp->uring_wanted && uring == ON_OFF_AUTO_ON
-        && __atomic_load_n(&exp->uring_broken, __ATOMIC_RELAXED)) {
+    /* Not every kernel then goes back to /dev/fuse: some leave clients hang. */
+    if (!fuse_uring_is_broken(exp)) {
+        ret = fuse_co_probe(exp->mount.path);
+    }
+    if (fuse_uring_is_broken(exp)) {
         error_setg(errp, "FUSE over io_uring is not available: the kernel "
                    "refused to register a buffer");
+        return false;
+    }
+    if (ret < 0 || __atomic_load_n(&exp->ended, __ATOMIC_RELAXED)) {
+        error_setg_errno(errp, ret < 0 ? -ret : ENOTCONN,
+                         "The FUSE export on '%s' does not answer",
+                         exp->mount.path);
         return false;
     }
     return true;
 }
 
 static void coroutine_fn fuse_co_shutdown(BlockExport *common);
-static void fuse_free(BlockExport *common);
 
-static void fuse_init_life(FuseExport *exp)
+/* What one attempt to bring the export up needs, and leaves behind. */
+static void fuse_init_life(FuseExport *exp, const BlockExportOptions *opts)
 {
     AioContext *ctx = aio_context_current();
 
+    fuse_file_init(&exp->file, exp->common.blk, opts->writable,
+                   opts->u.fuse.growable, false);
+    exp->mount.fd = -1;
+    exp->uring_wanted = exp->uring_broken = exp->uring_served = false;
+    exp->halted = exp->ended = false;
+    exp->idle = exp->unused = (CoEvent) { 0 };
     exp->n_requests = exp->n_users = 1;
     exp->idle_bh = aio_bh_new(ctx, fuse_export_idle_bh, exp);
     exp->unused_bh = aio_bh_new(ctx, fuse_export_unused_bh, exp);
     exp->ended_bh = aio_bh_new(ctx, fuse_export_ended_bh, exp);
+    fuse_create_queues(exp);
+}
+
+static void fuse_deinit_life(FuseExport *exp)
+{
+    fuse_free_queues(exp);
+    aio_bh_delete(exp->idle_bh);
+    aio_bh_delete(exp->unused_bh);
+    aio_bh_delete(exp->ended_bh);
+}
+
+/* One attempt.  Failing leaves nothing but @exp's options. */
+static bool coroutine_fn fuse_co_bring_up(FuseExport *exp,
+                                          const BlockExportOptions *opts,
+                                          OnOffAuto uring, Error **errp)
+{
+    const BlockExportOptionsFuse *fuse = &opts->u.fuse;
+
+    fuse_init_life(exp, opts);
+    if (fuse_check_uring(exp, uring, errp)
+        && fuse_co_mount(exp, fuse->has_allow_other
+                              ? fuse->allow_other
+                              : FUSE_EXPORT_ALLOW_OTHER_AUTO, errp)
+        && fuse_co_connect(exp, uring, errp)
+        && fuse_co_start(exp, errp)) {
+        return true;
+    }
+    fuse_co_shutdown(&exp->common);
+    fuse_deinit_life(exp);
+    return false;
+}
+
+/* As fuse_co_bring_up(); with auto, a ring that fails is done without. */
+static bool coroutine_fn fuse_co_bring_up_somehow(
+    FuseExport *exp, const BlockExportOptions *opts, Error **errp)
+{
+    OnOffAuto uring = fuse_uring_option(&opts->u.fuse);
+    Error *local_err = NULL;
+
+    if (fuse_co_bring_up(exp, opts, uring, &local_err)) {
+        return true;
+    }
+    if (uring != ON_OFF_AUTO_AUTO || !exp->uring_wanted) {
+        error_propagate(errp, local_err);
+        return false;
+    }
+    info_report("export '%s' uses /dev/fuse: FUSE over io_uring failed: %s",
+                exp->common.id, error_get_pretty(local_err));
+    error_free(local_err);
+    return fuse_co_bring_up(exp, opts, ON_OFF_AUTO_OFF, errp);
 }
 
 static bool fuse_check_options(const BlockExportOptionsFuse *opts,
@@ -382,13 +509,18 @@ static bool fuse_check_options(const BlockExportOptionsFuse *opts,
     return true;
 }
 
+static void fuse_forget_mountpoint(FuseExport *exp)
+{
+    g_hash_table_remove(fuse_mountpoints, exp->mount.path);
+    g_clear_pointer(&exp->mount.path, g_free);
+}
+
 static bool coroutine_fn fuse_co_create(BlockExport *common,
                                         const BlockExportOptions *export_opts,
                                         Error **errp)
 {
     FuseExport *exp = fuse_export_from(common);
     const BlockExportOptionsFuse *opts = &export_opts->u.fuse;
-    OnOffAuto uring = fuse_uring_option(opts);
     g_autofree char *path = g_canonicalize_filename(opts->mountpoint, NULL);
 
     if (!fuse_check_options(opts, errp)
@@ -400,27 +532,15 @@ static bool coroutine_fn fuse_co_create(BlockExport *common,
                                              : FUSE_DEFAULT_QUEUE_DEPTH;
     exp->placement = !opts->has_placement
                      || opts->placement == FUSE_PLACEMENT_ADAPTIVE;
-    fuse_file_init(&exp->file, common->blk, export_opts->writable,
-                   opts->growable, false);
-    fuse_init_life(exp);
-    fuse_create_queues(exp);
     if (!fuse_mountpoints) {
         fuse_mountpoints = g_hash_table_new(g_str_hash, g_str_equal);
     }
     g_hash_table_add(fuse_mountpoints, exp->mount.path);
-
-    if (fuse_check_uring(exp, uring, errp)
-        && fuse_co_mount(exp,
-                         opts->has_allow_other
-                         ? opts->allow_other : FUSE_EXPORT_ALLOW_OTHER_AUTO,
-                         errp)
-        && fuse_co_connect(exp, uring, errp)
-        && fuse_co_start(exp, uring, errp)) {
-        return true;
+    if (!fuse_co_bring_up_somehow(exp, export_opts, errp)) {
+        fuse_forget_mountpoint(exp);
+        return false;
     }
-    fuse_co_shutdown(common);
-    fuse_free(common);
-    return false;
+    return true;
 }
 
 /* ---- teardown ---- */
@@ -451,12 +571,8 @@ static void fuse_free(BlockExport *common)
 {
     FuseExport *exp = fuse_export_from(common);
 
-    fuse_free_queues(exp);
-    aio_bh_delete(exp->idle_bh);
-    aio_bh_delete(exp->unused_bh);
-    aio_bh_delete(exp->ended_bh);
-    g_hash_table_remove(fuse_mountpoints, exp->mount.path);
-    g_free(exp->mount.path);
+    fuse_deinit_life(exp);
+    fuse_forget_mountpoint(exp);
 }
 
 /* ---- for the common code ---- */
@@ -474,8 +590,7 @@ static void fuse_query(BlockExport *common, BlockExportInfo *info)
     FuseExport *exp = fuse_export_from(common);
 
     info->has_io_uring = true;
-    info->io_uring = exp->uring_wanted
-                     && !__atomic_load_n(&exp->uring_broken, __ATOMIC_RELAXED);
+    info->io_uring = exp->uring_wanted && !fuse_uring_is_broken(exp);
 }
 
 const BlockExportDriver blk_exp_fuse = {

@@ -14,11 +14,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "block/block.h"
-#include "block/export/fuse-ops.h"
-#include "qapi/json.h"
-#include "qapi/visit.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/unit/fuse-test.h"
 
 enum {
     FLAG_WRITABLE = 1,
@@ -68,24 +65,12 @@ static char *node_json(const Target *t)
     return g_strdup_printf("{%s, 'node-name': 'n'}", node);
 }
 
-static void coroutine_fn setup_co(void *opaque)
+static void target_init(Target *t)
 {
-    Target *t = opaque;
-    bool writable = t->flags & FLAG_WRITABLE;
     g_autofree char *json = node_json(t);
-    g_autoptr(QObject) obj = qobject_from_json(json, NULL);
-    g_autoptr(BlockdevOptions) opts =
-        qapi_from_qobject(&qapi_type_BlockdevOptions, obj, false, NULL);
-    uint64_t perm = BLK_PERM_CONSISTENT_READ;
-    BlockDriverState *bs = bdrv_co_open(opts, false, NULL);
+    bool writable = t->flags & FLAG_WRITABLE;
 
-    g_assert_nonnull(bs);
-    if (writable) {
-        perm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
-    }
-    t->blk = blk_new("fuzz", perm, BLK_PERM_ALL);
-    g_assert_true(blk_co_attach(t->blk, bs, NULL));
-    bdrv_co_unref(bs);
+    t->blk = fuse_test_user_new(json, writable);
     fuse_file_init(&t->file, t->blk, writable, t->flags & FLAG_GROWABLE,
                    t->flags & FLAG_ALLOW_OTHER);
 }
@@ -178,7 +163,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         g_assert_cmpint(ftruncate(t.fd, IMAGE_SIZE), ==, 0);
         g_assert_cmpint(pwrite(t.fd, payloads[0], 4096, 65536), ==, 4096);
     }
-    co_test_run(setup_co, &t);
+    target_init(&t);
     while (in.size && n < MAX_REQUESTS) {
         request_start(&requests[n], &t, &in, n);
         if (!(t.flags & FLAG_TOGETHER)) {

@@ -7,6 +7,8 @@ Seeds that were found by fuzzing stand beside them and are not touched.
 
 import itertools
 import struct
+import subprocess
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -144,6 +146,112 @@ OPTIONS = {
 }
 
 
+# Operations in fuzz-qcow2
+Q_READ, Q_WRITE, Q_ZEROES, Q_DISCARD, Q_FLUSH, Q_STATUS, Q_COMPRESSED, \
+    Q_CREATE, Q_DELETE, Q_APPLY, Q_CHECK, Q_REPAIR, Q_TRUNCATE, Q_REOPEN = \
+    range(14)
+
+
+def op(what, where=0, size=0, flags=0):
+    return struct.pack('<BBHI', what, flags, size, where)
+
+
+QCOW2_OPS = {
+    'use': [op(Q_READ, 0, 40000), op(Q_STATUS, 0, 65535),
+            op(Q_WRITE, 700, 5000), op(Q_WRITE, 20000, 512, 0x80),
+            op(Q_ZEROES, 1000, 3000), op(Q_ZEROES, 4096, 8192, 0x80),
+            op(Q_FLUSH), op(Q_DISCARD, 2048, 30000), op(Q_READ, 0, 65535),
+            op(Q_CHECK)],
+    'snapshots': [op(Q_CREATE, 1, 3), op(Q_WRITE, 512, 9000),
+                  op(Q_CREATE, 2, 3), op(Q_APPLY, 0, 0), op(Q_READ, 0, 9000),
+                  op(Q_WRITE, 30000, 100), op(Q_DELETE, 0, 0),
+                  op(Q_REOPEN), op(Q_APPLY, 0, 0), op(Q_DELETE, 0, 0)],
+    'change': [op(Q_COMPRESSED, 0, 65535), op(Q_COMPRESSED, 1, 65535, 16),
+               op(Q_WRITE, 600, 10), op(Q_READ, 0, 65535),
+               op(Q_TRUNCATE, 300000, 0, 4), op(Q_WRITE, 262144, 4000),
+               op(Q_TRUNCATE, 400000, 1, 4), op(Q_TRUNCATE, 20000, 0, 4),
+               op(Q_REOPEN), op(Q_REPAIR, 0, 3)],
+}
+QCOW2_WRITES = ['write -P 1 0 3k', 'write -z 10k 2k', 'write -P 2 40k 1k']
+# Name: options of qemu-img create, size, what is done, options of the target
+QCOW2_IMAGES = {
+    'v2': ('cluster_size=512,compat=0.10', '80k', QCOW2_WRITES, 0),
+    'v3': ('cluster_size=512', '80k', QCOW2_WRITES, 0),
+    'read-only': ('cluster_size=1k', '80k', QCOW2_WRITES, 1),
+    'together': ('cluster_size=512', '80k', QCOW2_WRITES, 0x10),
+    'lazy': ('cluster_size=1k,lazy_refcounts=on', '80k',
+             QCOW2_WRITES + ['abort'], 0x100),
+    '4k': ('cluster_size=4k', '1M', QCOW2_WRITES, 0x3820),
+    '64k': ('cluster_size=64k', '1M', QCOW2_WRITES[1:], 0x0204),
+    '2M': ('cluster_size=2M', '8M', [], 0),
+    'rc1': ('cluster_size=512,refcount_bits=1', '80k', QCOW2_WRITES, 0),
+    'rc4': ('cluster_size=512,refcount_bits=4', '80k', QCOW2_WRITES, 0x10),
+    'rc64': ('cluster_size=512,refcount_bits=64', '80k', QCOW2_WRITES, 0x40),
+    'backing': ('cluster_size=512,backing_file=base,backing_fmt=raw', '80k',
+                QCOW2_WRITES[1:], 4),
+    'name': ('cluster_size=512,backing_file=base,backing_fmt=raw', '80k',
+             [], 0x80),
+    'data': ('cluster_size=512,data_file=data', '80k', QCOW2_WRITES, 2),
+    'raw-data': ('cluster_size=1k,data_file=data,data_file_raw=on', '80k',
+                 QCOW2_WRITES, 2),
+    'extended': ('cluster_size=16k,extended_l2=on', '200k',
+                 ['write -P 1 0 1k', 'write -z 4k 2k', 'write -P 3 100k 512'],
+                 4),
+    'compressed': ('cluster_size=4k', '64k',
+                   ['write -c -P 5 0 4k', 'write -c -P 6 4k 4k'], 0),
+    'zstd': ('cluster_size=4k,compression_type=zstd', '64k',
+             ['write -c -P 5 0 4k', 'write -c -P 6 4k 4k'], 0x10),
+    'aes': ('cluster_size=512,compat=0.10', '80k', QCOW2_WRITES, 0x21),
+    'snapshots': ('cluster_size=512', '80k', QCOW2_WRITES, 0,
+                  'snapshot -c one', 'snapshot -c two'),
+    'bitmaps': ('cluster_size=512', '4M', QCOW2_WRITES, 0,
+                'bitmap --add -g 512', 'bitmap --add --disable'),
+    'metadata': ('cluster_size=1k,preallocation=metadata', '80k', [], 8),
+    'large': ('cluster_size=512', '64M', ['write -P 1 60M 512'], 0x1000),
+}
+
+
+def qcow2_pieces(path, most=48):
+    """The sectors with something in them."""
+    data = path.read_bytes()
+    out = b''
+    for number, start in enumerate(range(0, len(data), 512)):
+        sector = data[start:start + 512]
+        if any(sector) and most:
+            most -= 1
+            out += struct.pack('<H', number) + sector.ljust(512, b'\0')
+    return out
+
+
+def make_qcow2(folder, options, size, writes, *commands):
+    """An image made by QEMU's tools."""
+    def run(*args):
+        # `abort` is meant to end it before it has closed the image.
+        subprocess.run(args, cwd=folder, check='abort' not in args,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    (folder / 'base').write_bytes(b'b' * 30000)
+    run('qemu-img', 'create', '-f', 'qcow2', '-o', options, 'image', size)
+    for what in writes:
+        run('qemu-io', '-f', 'qcow2', '-c', what, 'image')
+    for number, command in enumerate(commands):
+        name = [str(number)] if command.startswith('bitmap') else []
+        run('qemu-img', *command.split(), 'image', *name)
+    return folder / 'image'
+
+
+def write_qcow2():
+    for name, (options, size, writes, flags, *more) in QCOW2_IMAGES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            image = bytearray(qcow2_pieces(make_qcow2(
+                Path(folder), options, size, writes, *more)))
+        if name == 'aes':
+            image[2 + 35] = 1           # which nobody makes any more
+        for kind, ops in QCOW2_OPS.items():
+            head = struct.pack('<HBB', flags, len(ops), 8)
+            write('qcow2', f'{name}-{kind}', head + b''.join(ops) + image)
+
+
 def write(target, name, data):
     path = HERE / 'corpus' / target / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +296,7 @@ def main():
         for number, text in enumerate(texts):
             write('options', f'{kind}-{number}', kind + text)
     write_qmp()
+    write_qcow2()
 
 
 if __name__ == '__main__':

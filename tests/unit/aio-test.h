@@ -14,6 +14,7 @@ typedef struct AioTest {
     const char *name;
     void (*func)(void);
     bool needs_ring;
+    bool threads;           /* more than one takes part */
     bool perf;              /* runs with -m perf */
 } AioTest;
 
@@ -35,12 +36,8 @@ static inline void poll_until(const int *n, int value)
 
 static inline void run_test(const AioTest *test, AioBackend backend)
 {
-    Error *err = NULL;
-
-    ctx = aio_context_new(backend, &err);
+    ctx = co_test_context_new(backend, test->threads);
     if (!ctx) {
-        g_test_skip(error_get_pretty(err));
-        error_free(err);
         return;
     }
     g_assert_true(aio_context_current() == ctx);

@@ -1,12 +1,34 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For unit tests: run coroutines to their end.
+ * For unit tests: contexts, and coroutines run to their end.
  */
 #ifndef TESTS_UNIT_CO_TEST_H
 #define TESTS_UNIT_CO_TEST_H
 
 #include <glib.h>
 #include "util/aio.h"
+#include "util/sanitizers.h"
+
+/*
+ * A context for the calling thread, to be freed by it, or NULL: the test is
+ * skipped.  @threads: other threads must run while this one waits.
+ */
+static inline AioContext *co_test_context_new(AioBackend backend, bool threads)
+{
+    Error *err = NULL;
+    AioContext *ctx;
+
+    if (UNDER_VALGRIND && threads && backend == AIO_BACKEND_IO_URING) {
+        g_test_skip("valgrind stops all threads while one waits on its ring");
+        return NULL;
+    }
+    ctx = aio_context_new(backend, &err);
+    if (!ctx) {
+        g_test_skip(error_get_pretty(err));
+        error_free(err);
+    }
+    return ctx;
+}
 
 typedef struct CoTest {
     CoroutineEntry *entry;

@@ -8,9 +8,7 @@
 
 #include "block/block-int.h"
 #include "tests/unit/node-test.h"
-
-#define KiB 1024
-#define MiB (1024 * 1024)
+#include "tests/unit/request-test.h"
 
 /* Folders: on a disk, with luck, and in memory. */
 #define FILE_TEST_DISK g_get_tmp_dir()
@@ -35,49 +33,13 @@ static inline void coroutine_fn case_entry(void *opaque)
 static inline void run_case(gconstpointer data)
 {
     const Case *c = data;
-    Error *err = NULL;
-    AioContext *ctx = aio_context_new(c->backend, &err);
+    AioContext *ctx = co_test_context_new(c->backend, true);
 
     if (!ctx) {
-        g_test_skip(error_get_pretty(err));
-        error_free(err);
         return;
     }
     co_test_run(case_entry, (void *)data);
     aio_context_free(ctx);
-}
-
-static inline int coroutine_fn co_rw(BlockBackend *blk, bool write,
-                                     int64_t offset, QEMUIOVector *qiov)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = write ? blk_co_pwritev(blk, offset, qiov, 0)
-                : blk_co_preadv(blk, offset, qiov, 0);
-    blk_end_request(blk);
-    return ret;
-}
-
-static inline int coroutine_fn co_rw_buf(BlockBackend *blk, bool write,
-                                         int64_t offset, void *buf,
-                                         size_t bytes)
-{
-    QEMUIOVector qiov;
-
-    qemu_iovec_init_buf(&qiov, buf, bytes);
-    return co_rw(blk, write, offset, &qiov);
-}
-
-static inline int coroutine_fn co_zeroes(BlockBackend *blk, int64_t offset,
-                                         int64_t bytes, BdrvRequestFlags flags)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_pwrite_zeroes(blk, offset, bytes, flags);
-    blk_end_request(blk);
-    return ret;
 }
 
 /* As formats do it: past the end of the file. */
@@ -92,38 +54,6 @@ static inline int coroutine_fn co_append(BlockBackend *blk, int64_t offset,
     blk_co_begin_request(blk);
     ret = buf ? bdrv_co_pwritev(blk_root(blk), offset, &qiov, flags)
               : bdrv_co_pwrite_zeroes(blk_root(blk), offset, bytes, flags);
-    blk_end_request(blk);
-    return ret;
-}
-
-static inline int coroutine_fn co_discard(BlockBackend *blk, int64_t offset,
-                                          int64_t bytes)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_pdiscard(blk, offset, bytes);
-    blk_end_request(blk);
-    return ret;
-}
-
-static inline int coroutine_fn co_flush(BlockBackend *blk)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_flush(blk);
-    blk_end_request(blk);
-    return ret;
-}
-
-static inline int coroutine_fn co_truncate(BlockBackend *blk, int64_t size,
-                                           PreallocMode prealloc, Error **errp)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_truncate(blk, size, prealloc, 0, errp);
     blk_end_request(blk);
     return ret;
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * For unit tests of the block layer: a disk in memory that is slow in random
- * ways and insists on its limits, and requests to it.
+ * ways and insists on its limits.
  */
 #ifndef TESTS_UNIT_MEM_DISK_H
 #define TESTS_UNIT_MEM_DISK_H
 
 #include "tests/unit/block-test.h"
+#include "tests/unit/request-test.h"
 
-#define KiB 1024
 #define DISK_SIZE (300 * KiB + 1000)        /* ends within a block */
 
 /* ---- the disk ---- */
@@ -187,47 +187,6 @@ static const BlockLimits easy = {
     .request_alignment = 1,
     .min_mem_alignment = 1,
 };
-
-/* ---- requests ---- */
-
-static inline int coroutine_fn
-co_read(BlockBackend *blk, int64_t offset, void *buf, size_t bytes)
-{
-    QEMUIOVector qiov;
-    int ret;
-
-    qemu_iovec_init_buf(&qiov, buf, bytes);
-    blk_co_begin_request(blk);
-    ret = blk_co_preadv(blk, offset, &qiov, 0);
-    blk_end_request(blk);
-    return ret;
-}
-
-static inline int coroutine_fn
-co_write(BlockBackend *blk, int64_t offset, void *buf, size_t bytes,
-         BdrvRequestFlags flags)
-{
-    QEMUIOVector qiov;
-    int ret;
-
-    qemu_iovec_init_buf(&qiov, buf, bytes);
-    blk_co_begin_request(blk);
-    ret = blk_co_pwritev(blk, offset, &qiov, flags);
-    blk_end_request(blk);
-    return ret;
-}
-
-static inline int coroutine_fn
-co_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes,
-          BdrvRequestFlags flags)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_pwrite_zeroes(blk, offset, bytes, flags);
-    blk_end_request(blk);
-    return ret;
-}
 
 /* ---- users ---- */
 

@@ -313,12 +313,12 @@ static void perf_travel(void)
     remote_stop(&remote);
 }
 static const AioTest tests[] = {
-    { "travel", test_travel },
-    { "travel-many", test_travel_many },
-    { "flood", test_flood },
-    { "notify-thread", test_notify_thread },
-    { "busy-poll", test_busy_poll },
-    { "placement", test_placement },
+    { "travel", test_travel, .threads = true },
+    { "travel-many", test_travel_many, .threads = true },
+    { "flood", test_flood, .threads = true },
+    { "notify-thread", test_notify_thread, .threads = true },
+    { "busy-poll", test_busy_poll, .threads = true },
+    { "placement", test_placement, .threads = true },
     { "perf/travel", perf_travel, .perf = true },
 };
 

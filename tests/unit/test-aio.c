@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "aio-test.h"
+#include "util/co-event.h"
 
 /* ---- bottom halves ---- */
 
@@ -459,6 +460,49 @@ static void test_co_sleep(void)
     co_test_run(co_sleep, NULL);
 }
 
+/* An event comes before the wait, during it, in time and too late. */
+static void set_event(void *opaque)
+{
+    co_event_set(opaque);
+}
+
+static void coroutine_fn co_wait_event(void *opaque)
+{
+    CoEvent event = { .happened = true };
+    AioTimer timer;
+    int64_t start;
+
+    g_assert_true(co_event_wait(&event, -1));
+    event = (CoEvent) { .happened = false };
+    g_assert_false(co_event_wait(&event, 0));
+    start = clock_now_ns();
+    g_assert_false(co_event_wait(&event, 2000000));
+    g_assert_cmpint(clock_now_ns() - start, >=, 2000000);
+    g_assert_null(event.waiter);
+
+    aio_bh_schedule_oneshot(ctx, set_event, &event);
+    g_assert_true(co_event_wait(&event, -1));
+    event = (CoEvent) { .happened = false };
+    aio_bh_schedule_oneshot(ctx, set_event, &event);
+    g_assert_true(co_event_wait(&event, INT64_MAX / 2));
+    co_event_set(&event);
+
+    /* Nobody waits any more when the timer comes: it only leaves a mark. */
+    event = (CoEvent) { .happened = false };
+    aio_timer_init(&timer, ctx, set_event, &event);
+    aio_timer_mod(&timer, clock_now_ns() + 4000000);
+    g_assert_false(co_event_wait(&event, 1000000));
+    while (!event.happened) {
+        aio_co_sleep_ns(1000000);
+    }
+    aio_timer_del(&timer);
+}
+
+static void test_co_event(void)
+{
+    co_test_run(co_wait_event, NULL);
+}
+
 static void coroutine_fn co_echo(void *opaque)
 {
     Fd *f = opaque;
@@ -637,6 +681,7 @@ static const AioTest tests[] = {
     { "fd-hangup", test_fd_hangup },
     { "fd-regular-file", test_fd_regular_file },
     { "co-sleep", test_co_sleep },
+    { "co-event", test_co_event },
     { "co-wait-fd", test_co_wait_fd },
     { "co-wake", test_co_wake },
     { "co-schedule", test_co_schedule },

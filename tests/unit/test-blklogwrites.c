@@ -7,8 +7,8 @@
 
 #include <string.h>
 #include "tests/unit/log-writes-test.h"
+#include "tests/unit/request-test.h"
 
-#define KiB 1024
 #define SIZE (256 * KiB)
 #define ROOM (512 * KiB)                /* the image may grow up to here */
 
@@ -66,61 +66,13 @@ static void coroutine_fn co_close_log(BlockBackend *blk)
 
 /* ---- requests ---- */
 
-static int coroutine_fn co_write(BlockBackend *blk, int64_t offset,
-                                 int64_t bytes, int c, BdrvRequestFlags flags)
+static int coroutine_fn co_fill(BlockBackend *blk, int64_t offset,
+                                int64_t bytes, int c, BdrvRequestFlags flags)
 {
     g_autofree uint8_t *buf = g_malloc(bytes);
-    QEMUIOVector qiov;
-    int ret;
 
     memset(buf, c, bytes);
-    qemu_iovec_init_buf(&qiov, buf, bytes);
-    blk_co_begin_request(blk);
-    ret = blk_co_pwritev(blk, offset, &qiov, flags);
-    blk_end_request(blk);
-    return ret;
-}
-
-static int coroutine_fn co_zeroes(BlockBackend *blk, int64_t offset,
-                                  int64_t bytes, BdrvRequestFlags flags)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_pwrite_zeroes(blk, offset, bytes, flags);
-    blk_end_request(blk);
-    return ret;
-}
-
-static int coroutine_fn co_discard(BlockBackend *blk, int64_t offset,
-                                   int64_t bytes)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_pdiscard(blk, offset, bytes);
-    blk_end_request(blk);
-    return ret;
-}
-
-static int coroutine_fn co_flush(BlockBackend *blk)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_flush(blk);
-    blk_end_request(blk);
-    return ret;
-}
-
-static int coroutine_fn co_truncate(BlockBackend *blk, int64_t size)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_truncate(blk, size, PREALLOC_MODE_OFF, 0, NULL);
-    blk_end_request(blk);
-    return ret;
+    return co_write(blk, offset, buf, bytes, flags);
 }
 
 /* ---- looking at the log ---- */
@@ -173,13 +125,13 @@ static void coroutine_fn test_entries(void *opaque)
     reset_files();
     blk = co_open_log("");
     assert_log("");
-    g_assert_cmpint(co_write(blk, 4096, 1024, 'a', 0), ==, 0);
-    g_assert_cmpint(co_write(blk, 8192, 512, 'b', BDRV_REQ_FUA), ==, 0);
+    g_assert_cmpint(co_fill(blk, 4096, 1024, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 8192, 512, 'b', BDRV_REQ_FUA), ==, 0);
     g_assert_cmpint(co_zeroes(blk, 4608, 1024, 0), ==, 0);
     g_assert_cmpint(co_flush(blk), ==, 0);
     assert_log("8+2:0 16+1:2 9+2:0 0+0:1");
     /* A part of a sector is logged as the whole sector. */
-    g_assert_cmpint(co_write(blk, 4100, 7, 'c', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 4100, 7, 'c', 0), ==, 0);
     g_assert_cmpint(co_discard(blk, 16 * KiB, 8 * KiB), ==, 0);
     g_assert_cmpint(co_discard(blk, 1, 100), ==, 0);
     co_close_log(blk);
@@ -203,7 +155,7 @@ static void coroutine_fn test_sector_size(void *opaque)
     reset_files();
     blk = co_open_log(", 'log-sector-size': 4096");
     g_assert_cmpint(blk_get_request_alignment(blk), ==, 4096);
-    g_assert_cmpint(co_write(blk, 5000, 10, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 5000, 10, 'a', 0), ==, 0);
     co_close_log(blk);
     assert_log("1+1:0 0+0:1");
     assert_replay();
@@ -215,19 +167,19 @@ static void coroutine_fn test_super_interval(void *opaque)
 
     reset_files();
     blk = co_open_log(", 'log-super-update-interval': 3");
-    g_assert_cmpint(co_write(blk, 0, 512, 'a', 0), ==, 0);
-    g_assert_cmpint(co_write(blk, 512, 512, 'b', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, 512, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 512, 512, 'b', 0), ==, 0);
     assert_log("");
     g_assert_cmpint(co_zeroes(blk, 1024, 512, 0), ==, 0);
     assert_log("0+1:0 1+1:0 2+1:0");
-    g_assert_cmpint(co_write(blk, 512, 512, 'c', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 512, 512, 'c', 0), ==, 0);
     assert_log("0+1:0 1+1:0 2+1:0");
     co_close_log(blk);
     assert_log("0+1:0 1+1:0 2+1:0 1+1:0 0+0:1");
 
     reset_files();
     blk = co_open_log(", 'log-super-update-interval': 18446744073709551615");
-    g_assert_cmpint(co_write(blk, 0, 512, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, 512, 'a', 0), ==, 0);
     assert_log("");
     co_close_log(blk);
     assert_log("0+1:0 0+0:1");
@@ -239,16 +191,16 @@ static void coroutine_fn test_truncate(void *opaque)
 
     reset_files();
     blk = co_open_log("");
-    g_assert_cmpint(co_write(blk, 0, SIZE, 'a', 0), ==, 0);
-    g_assert_cmpint(co_truncate(blk, 1000), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, SIZE, 'a', 0), ==, 0);
+    g_assert_cmpint(co_truncate(blk, 1000, PREALLOC_MODE_OFF, NULL), ==, 0);
     g_assert_cmpint(blk_getlength(blk), ==, 1000);
-    g_assert_cmpint(co_write(blk, 990, 10, 'b', 0), ==, 0);
-    g_assert_cmpint(co_truncate(blk, 10000), ==, 0);
-    g_assert_cmpint(co_write(blk, 9999, 1, 'c', 0), ==, 0);
-    g_assert_cmpint(co_truncate(blk, ROOM), ==, 0);
-    g_assert_cmpint(co_write(blk, ROOM - 1, 1, 'd', 0), ==, 0);
-    g_assert_cmpint(co_truncate(blk, 2048), ==, 0);
-    g_assert_cmpint(co_truncate(blk, SIZE), ==, 0);
+    g_assert_cmpint(co_fill(blk, 990, 10, 'b', 0), ==, 0);
+    g_assert_cmpint(co_truncate(blk, 10000, PREALLOC_MODE_OFF, NULL), ==, 0);
+    g_assert_cmpint(co_fill(blk, 9999, 1, 'c', 0), ==, 0);
+    g_assert_cmpint(co_truncate(blk, ROOM, PREALLOC_MODE_OFF, NULL), ==, 0);
+    g_assert_cmpint(co_fill(blk, ROOM - 1, 1, 'd', 0), ==, 0);
+    g_assert_cmpint(co_truncate(blk, 2048, PREALLOC_MODE_OFF, NULL), ==, 0);
+    g_assert_cmpint(co_truncate(blk, SIZE, PREALLOC_MODE_OFF, NULL), ==, 0);
     co_close_log(blk);
     assert_log("0+512:0 1+1:0 2+510:4 1+1:0 19+1:0 1023+1:0 4+1020:4 0+0:1");
     assert_replay();
@@ -289,7 +241,7 @@ static void coroutine_fn request_entry(void *opaque)
     Request *req = opaque;
 
     req->ret = req->offset < 0 ? co_flush(req->blk)
-                               : co_write(req->blk, req->offset, 512, req->c,
+                               : co_fill(req->blk, req->offset, 512, req->c,
                                           0);
     req->done = true;
 }
@@ -318,9 +270,9 @@ static void coroutine_fn test_flush_order(void *opaque)
 
     reset_files();
     req = (Request) { .blk = co_open_over(file, log, ""), .offset = -1 };
-    g_assert_cmpint(co_write(req.blk, 0, 512, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(req.blk, 0, 512, 'a', 0), ==, 0);
     start(&req);
-    g_assert_cmpint(co_write(req.blk, 512, 512, 'b', 0), ==, 0);
+    g_assert_cmpint(co_fill(req.blk, 512, 512, 'b', 0), ==, 0);
     g_assert_false(req.done);
     co_finish(&req);
     g_assert_cmpint(req.ret, ==, 0);
@@ -340,9 +292,9 @@ static void coroutine_fn test_overlap(void *opaque)
     reset_files();
     req = (Request) { .blk = co_open_over(file, log, ""), .c = 'a' };
     start(&req);
-    g_assert_cmpint(co_write(req.blk, 1024, 512, 'c', 0), ==, 0);
+    g_assert_cmpint(co_fill(req.blk, 1024, 512, 'c', 0), ==, 0);
     g_assert_false(req.done);
-    g_assert_cmpint(co_write(req.blk, 0, 1024, 'b', 0), ==, 0);
+    g_assert_cmpint(co_fill(req.blk, 0, 1024, 'b', 0), ==, 0);
     g_assert_true(req.done);
     co_close_log(req.blk);
     assert_log("2+1:0 0+1:0 0+2:0 0+0:1");
@@ -362,8 +314,8 @@ static void coroutine_fn test_image_fails(void *opaque)
 
     reset_files();
     blk = co_open_over(file, log, "");
-    g_assert_cmpint(co_write(blk, 0, 512, 'a', 0), ==, -ENOSPC);
-    g_assert_cmpint(co_write(blk, 0, 1024, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, 512, 'a', 0), ==, -ENOSPC);
+    g_assert_cmpint(co_fill(blk, 0, 1024, 'a', 0), ==, 0);
     co_close_log(blk);
     assert_log("0+2:0 0+0:1");
     assert_replay();
@@ -371,7 +323,7 @@ static void coroutine_fn test_image_fails(void *opaque)
     /* A flush that fails leaves an entry without effect. */
     reset_files();
     blk = co_open_over(flush, log, "");
-    g_assert_cmpint(co_write(blk, 0, 512, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, 512, 'a', 0), ==, 0);
     g_assert_cmpint(co_flush(blk), ==, -EIO);
     g_assert_cmpint(co_flush(blk), ==, 0);
     co_close_log(blk);
@@ -389,9 +341,9 @@ static void coroutine_fn test_log_fails(void *opaque)
 
     reset_files();
     blk = co_open_over(file, log, "");
-    g_assert_cmpint(co_write(blk, 0, 512, 'a', 0), ==, 0);
-    g_assert_cmpint(co_write(blk, 512, 512, 'b', 0), ==, -ENOSPC);
-    g_assert_cmpint(co_write(blk, 512, 1024, 'c', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, 512, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 512, 512, 'b', 0), ==, -ENOSPC);
+    g_assert_cmpint(co_fill(blk, 512, 1024, 'c', 0), ==, 0);
     co_close_log(blk);
     assert_log("0+1:0 1+2:0 0+0:1");
     assert_replay();
@@ -410,15 +362,15 @@ static void coroutine_fn test_log_ends(void *opaque)
 
     reset_files();
     blk = co_open_over("{'driver': 'null-co', 'size': 262144}", log, "");
-    g_assert_cmpint(co_write(blk, 0, 512, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, 512, 'a', 0), ==, 0);
     req = (Request) { .blk = blk, .offset = 512, .c = 'b' };
     start(&req);
-    g_assert_cmpint(co_write(blk, 1024, 512, 'c', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 1024, 512, 'c', 0), ==, 0);
     g_assert_false(req.done);
     co_finish(&req);
     g_assert_cmpint(req.ret, ==, -ENOSPC);
 
-    g_assert_cmpint(co_write(blk, 2048, 512, 'd', 0), ==, -ENOSPC);
+    g_assert_cmpint(co_fill(blk, 2048, 512, 'd', 0), ==, -ENOSPC);
     g_assert_cmpint(co_zeroes(blk, 2048, 512, 0), ==, -ENOSPC);
     g_assert_cmpint(co_flush(blk), ==, -ENOSPC);
     blk_co_begin_request(blk);
@@ -432,7 +384,7 @@ static void coroutine_fn test_log_ends(void *opaque)
 
     /* What has been counted is not lost by somebody who goes on. */
     blk = co_open_log(", 'log-append': true");
-    g_assert_cmpint(co_write(blk, 512, 512, 'e', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 512, 512, 'e', 0), ==, 0);
     co_close_log(blk);
     assert_log("0+1:0 1+1:0 0+0:1");
     g_assert_cmpint(stat(image_log, &st), ==, 0);
@@ -477,7 +429,7 @@ static void coroutine_fn load_entry(void *opaque)
         } else if (what < 5) {
             ret = co_discard(load->blk, offset, bytes);
         } else {
-            ret = co_write(load->blk, offset, bytes, c,
+            ret = co_fill(load->blk, offset, bytes, c,
                            what == 5 ? BDRV_REQ_FUA : 0);
         }
         g_assert_cmpint(ret, ==, 0);
@@ -553,7 +505,7 @@ static void coroutine_fn test_options(void *opaque)
     blk = co_open_log(", 'log-sector-size': 4096");
     bs = blk_bs(blk);
     g_assert_nonnull(strstr(bs->filename, "\"log-sector-size\": 4096"));
-    g_assert_cmpint(co_truncate(blk, 1000), ==, 0);
+    g_assert_cmpint(co_truncate(blk, 1000, PREALLOC_MODE_OFF, NULL), ==, 0);
     blk_co_free(blk);
     g_assert_null(node_test_co_try_attach(&err, bs, BLK_PERM_WRITE,
                                           BLK_PERM_ALL));
@@ -647,7 +599,7 @@ static void coroutine_fn test_hostile_log(void *opaque)
     write_log(buf, sizeof(buf));
     blk = co_open_log(", 'log-append': true");
     g_assert_nonnull(strstr(blk_bs(blk)->filename, "\"log-append\": true"));
-    g_assert_cmpint(co_write(blk, 0, 512, 'a', 0), ==, 0);
+    g_assert_cmpint(co_fill(blk, 0, 512, 'a', 0), ==, 0);
     co_close_log(blk);
     make_log(buf);
     put_number(buf, 1536 + 16, 0, 8);   /* the reader here knows no marks */

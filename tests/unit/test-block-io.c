@@ -54,9 +54,7 @@ static void coroutine_fn test_flush_fua(void *opaque)
 
     blk = co_mem_user(easy, ", 'cache': {'no-flush': true}");
     g_assert_cmpint(co_write(blk, 0, &byte, 1, BDRV_REQ_FUA), ==, 0);
-    blk_co_begin_request(blk);
-    g_assert_cmpint(blk_co_flush(blk), ==, 0);
-    blk_end_request(blk);
+    g_assert_cmpint(co_flush(blk), ==, 0);
     g_assert_cmpint(mem.flushes, ==, 0);
     co_mem_done(blk);
 }
@@ -105,17 +103,6 @@ static void coroutine_fn test_detect_zeroes(void *opaque)
     g_assert_cmpint(co_write(blk, 1000, buf, 16384, 0), ==, 0);
     g_assert_cmpint(mem.writes, ==, 1);
     co_mem_done(blk);
-}
-
-static int coroutine_fn co_discard(BlockBackend *blk, int64_t offset,
-                                   int64_t bytes)
-{
-    int ret;
-
-    blk_co_begin_request(blk);
-    ret = blk_co_pdiscard(blk, offset, bytes);
-    blk_end_request(blk);
-    return ret;
 }
 
 static void coroutine_fn test_discard(void *opaque)

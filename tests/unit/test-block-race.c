@@ -66,9 +66,7 @@ static int coroutine_fn co_write_scattered(BlockBackend *blk, int64_t offset,
         qemu_iovec_add(&qiov, buf + at, n);
         at += n;
     }
-    blk_co_begin_request(blk);
-    ret = blk_co_pwritev(blk, offset, &qiov, 0);
-    blk_end_request(blk);
+    ret = co_writev(blk, offset, &qiov, 0);
     qemu_iovec_destroy(&qiov);
     return ret;
 }

@@ -31,7 +31,7 @@ static void coroutine_fn test_holes(const char *dir, const char *opts)
     int ret;
 
     fill(buf, 64 * KiB, 1);
-    g_assert_cmpint(co_rw_buf(blk, true, 256 * KiB, buf, 64 * KiB), ==, 0);
+    g_assert_cmpint(co_write(blk, 256 * KiB, buf, 64 * KiB, 0), ==, 0);
 
     ret = co_status(blk, 0, 1 * MiB, &pnum);
     g_assert_true(ret & BDRV_BLOCK_ZERO);
@@ -64,7 +64,7 @@ static void coroutine_fn test_zeroes(const char *dir, const char *opts)
     int64_t full;
 
     fill(buf, 1 * MiB, 1);
-    g_assert_cmpint(co_rw_buf(blk, true, 0, buf, 1 * MiB), ==, 0);
+    g_assert_cmpint(co_write(blk, 0, buf, 1 * MiB, 0), ==, 0);
     g_assert_cmpint(co_flush(blk), ==, 0);
     full = co_allocated(blk);
     g_assert_cmpint(full, >=, 1 * MiB);
@@ -73,7 +73,7 @@ static void coroutine_fn test_zeroes(const char *dir, const char *opts)
     g_assert_cmpint(co_zeroes(blk, 64 * KiB, 64 * KiB, 0), ==, 0);
     g_assert_cmpint(co_zeroes(blk, 1001, 5000, 0), ==, 0);
     g_assert_cmpint(co_allocated(blk), >=, full);
-    g_assert_cmpint(co_rw_buf(blk, false, 0, buf, 1 * MiB), ==, 0);
+    g_assert_cmpint(co_read(blk, 0, buf, 1 * MiB), ==, 0);
     assert_zero(buf + 64 * KiB, 64 * KiB);
     assert_zero(buf + 1001, 5000);
     g_assert_cmpint(buf[1000], !=, 0);
@@ -83,7 +83,7 @@ static void coroutine_fn test_zeroes(const char *dir, const char *opts)
     g_assert_cmpint(co_zeroes(blk, 256 * KiB, 128 * KiB,
                               BDRV_REQ_MAY_UNMAP), ==, 0);
     g_assert_cmpint(co_discard(blk, 512 * KiB, 128 * KiB), ==, 0);
-    g_assert_cmpint(co_rw_buf(blk, false, 0, buf, 1 * MiB), ==, 0);
+    g_assert_cmpint(co_read(blk, 0, buf, 1 * MiB), ==, 0);
     assert_zero(buf + 256 * KiB, 128 * KiB);
     if (unmap) {
         assert_zero(buf + 512 * KiB, 128 * KiB);
@@ -100,7 +100,7 @@ static void coroutine_fn test_zeroes(const char *dir, const char *opts)
                               BDRV_REQ_MAY_UNMAP), ==, 0);
     g_assert_cmpint(blk_getlength(blk), ==, 1152 * KiB);
     memset(buf, 0xee, 2 * MiB);
-    g_assert_cmpint(co_rw_buf(blk, false, 0, buf, 1152 * KiB), ==, 0);
+    g_assert_cmpint(co_read(blk, 0, buf, 1152 * KiB), ==, 0);
     g_assert_cmpint(buf[960 * KiB - 1], !=, 0);
     assert_zero(buf + 960 * KiB, 192 * KiB);
 
@@ -209,7 +209,7 @@ static void coroutine_fn test_no_space(const char *dir, const char *opts)
     blk = node_test_co_attach(bs);
 
     fill(buf, 4 * MiB, 1);
-    g_assert_cmpint(co_rw_buf(blk, true, 0, buf, 4 * MiB), ==, -ENOSPC);
+    g_assert_cmpint(co_write(blk, 0, buf, 4 * MiB, 0), ==, -ENOSPC);
     g_assert_cmpint(co_truncate(blk, 0, PREALLOC_MODE_OFF, &err), ==, 0);
     g_assert_cmpint(co_truncate(blk, 8 * MiB, PREALLOC_MODE_FALLOC, &err),
                     ==, -ENOSPC);
@@ -262,8 +262,8 @@ static void coroutine_fn test_device(const char *dir, const char *opts)
                     strstr(opts, "direct") ? 512 : 1);
 
     fill(buf, 1 * MiB, 1);
-    g_assert_cmpint(co_rw_buf(blk, true, 7 * MiB, buf, 1 * MiB), ==, 0);
-    g_assert_cmpint(co_rw_buf(blk, true, 8 * MiB, buf, 512), ==, -EIO);
+    g_assert_cmpint(co_write(blk, 7 * MiB, buf, 1 * MiB, 0), ==, 0);
+    g_assert_cmpint(co_write(blk, 8 * MiB, buf, 512, 0), ==, -EIO);
     g_assert_cmpint(co_zeroes(blk, 7 * MiB + 8192, 8192, 0), ==, 0);
     g_assert_cmpint(co_zeroes(blk, 7 * MiB + 100, 1000, 0), ==, 0);
     g_assert_cmpint(co_zeroes(blk, 7 * MiB + 64 * KiB, 64 * KiB,
@@ -272,7 +272,7 @@ static void coroutine_fn test_device(const char *dir, const char *opts)
     g_assert_cmpint(co_discard(blk, 7 * MiB + 1, 600), ==, 0);
     g_assert_cmpint(co_flush(blk), ==, 0);
     memset(buf, 0xee, 1 * MiB);
-    g_assert_cmpint(co_rw_buf(blk, false, 7 * MiB, buf, 1 * MiB), ==, 0);
+    g_assert_cmpint(co_read(blk, 7 * MiB, buf, 1 * MiB), ==, 0);
     assert_zero(buf + 8192, 8192);
     assert_zero(buf + 100, 1000);
     assert_zero(buf + 64 * KiB, 64 * KiB);
@@ -332,7 +332,7 @@ static void coroutine_fn test_failed_flush(const char *dir, const char *opts)
     bs = node_test_co_open_file("host_device", fs.loop, opts);
     blk = node_test_co_attach(bs);
     fill(buf, 4 * MiB, 1);
-    g_assert_cmpint(co_rw_buf(blk, true, 0, buf, 4 * MiB), ==, 0);
+    g_assert_cmpint(co_write(blk, 0, buf, 4 * MiB, 0), ==, 0);
     g_assert_cmpint(co_flush(blk), <, 0);
     g_assert_cmpint(co_flush(blk), <, 0);
     g_assert_cmpint(co_flush(blk), <, 0);

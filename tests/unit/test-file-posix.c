@@ -57,7 +57,8 @@ static void coroutine_fn test_rw(const char *dir, const char *opts)
             memset(buf, 0xee, n);
         }
         cut_in_pieces(&qiov, buf, n, 512);
-        g_assert_cmpint(co_rw(blk, write, at, &qiov), ==, 0);
+        g_assert_cmpint(write ? co_writev(blk, at, &qiov, 0)
+                              : co_readv(blk, at, &qiov), ==, 0);
         g_assert_cmpmem(buf, n, shadow + at, n);
         qemu_iovec_destroy(&qiov);
     }
@@ -86,8 +87,8 @@ static void coroutine_fn test_unaligned(const char *dir, const char *opts)
 
         fill(buf, n, i);
         memcpy(shadow + at, buf, n);
-        g_assert_cmpint(co_rw_buf(blk, true, at, buf, n), ==, 0);
-        g_assert_cmpint(co_rw_buf(blk, false, 0, buf, 20001), ==, 0);
+        g_assert_cmpint(co_write(blk, at, buf, n, 0), ==, 0);
+        g_assert_cmpint(co_read(blk, 0, buf, 20001), ==, 0);
         g_assert_cmpmem(buf, 20001, shadow, 20001);
     }
     g_assert_cmpint(blk_getlength(blk), ==, 20001);
@@ -97,9 +98,9 @@ static void coroutine_fn test_unaligned(const char *dir, const char *opts)
     memcpy(shadow + 25000, buf, 777);
     g_assert_cmpint(co_append(blk, 25000, buf, 777, 0), ==, 0);
     g_assert_cmpint(blk_getlength(blk), ==, 25777);
-    g_assert_cmpint(co_rw_buf(blk, false, 0, buf, 25777), ==, 0);
+    g_assert_cmpint(co_read(blk, 0, buf, 25777), ==, 0);
     g_assert_cmpmem(buf, 25777, shadow, 25777);
-    g_assert_cmpint(co_rw_buf(blk, false, 25000, buf, 778), ==, -EIO);
+    g_assert_cmpint(co_read(blk, 25000, buf, 778), ==, -EIO);
     blk_co_begin_request(blk);
     length = blk_co_getlength(blk);
     blk_end_request(blk);
@@ -120,14 +121,14 @@ static void coroutine_fn test_shrunk(const char *dir, const char *opts)
     uint8_t *buf = g_aligned_alloc0(1, 64 * KiB, 4096);
 
     fill(buf, 64 * KiB, 1);
-    g_assert_cmpint(co_rw_buf(blk, true, 0, buf, 64 * KiB), ==, 0);
+    g_assert_cmpint(co_write(blk, 0, buf, 64 * KiB, 0), ==, 0);
     g_assert_cmpint(truncate(path, 10000), ==, 0);
     memset(buf, 0xee, 64 * KiB);
-    g_assert_cmpint(co_rw_buf(blk, false, 0, buf, 64 * KiB), ==, 0);
+    g_assert_cmpint(co_read(blk, 0, buf, 64 * KiB), ==, 0);
     g_assert_cmpint(buf[9999], !=, 0);
     assert_zero(buf + 10000, 64 * KiB - 10000);
     memset(buf, 0xee, 64 * KiB);
-    g_assert_cmpint(co_rw_buf(blk, false, 32 * KiB, buf, 4096), ==, 0);
+    g_assert_cmpint(co_read(blk, 32 * KiB, buf, 4096), ==, 0);
     assert_zero(buf, 4096);
 
     co_close(bs, blk);
@@ -156,8 +157,8 @@ static void coroutine_fn worker_entry(void *opaque)
         int64_t at = w->offset + i * CHUNK;
 
         fill(w->buf, CHUNK, at);
-        g_assert_cmpint(co_rw_buf(w->blk, true, at, w->buf, CHUNK), ==, 0);
-        g_assert_cmpint(co_rw_buf(w->blk, false, at, w->buf + CHUNK, CHUNK),
+        g_assert_cmpint(co_write(w->blk, at, w->buf, CHUNK, 0), ==, 0);
+        g_assert_cmpint(co_read(w->blk, at, w->buf + CHUNK, CHUNK),
                         ==, 0);
         g_assert_cmpmem(w->buf, CHUNK, w->buf + CHUNK, CHUNK);
     }
@@ -289,7 +290,7 @@ static void coroutine_fn test_auto_read_only(const char *dir, const char *opts)
     g_assert_true(g_file_set_contents(path, "bystander", -1, NULL));
     writer = node_test_co_attach(bs);
     g_assert_cmpint(open_flags(moved) & O_ACCMODE, ==, O_RDWR);
-    g_assert_cmpint(co_rw_buf(writer, true, 0, buf, 5), ==, 0);
+    g_assert_cmpint(co_write(writer, 0, buf, 5, 0), ==, 0);
     blk_co_free(writer);
     g_assert_cmpint(open_flags(moved) & O_ACCMODE, ==, O_RDONLY);
     g_assert_cmpint(open_flags(path), ==, -1);
@@ -358,7 +359,7 @@ static void coroutine_fn test_dev_fd(const char *dir, const char *opts)
     bs = node_test_co_open_file("file", name, "'auto-read-only': true");
     blk = node_test_co_attach(bs);
     g_assert_cmpint(blk_getlength(blk), ==, 8192);
-    g_assert_cmpint(co_rw_buf(blk, true, 100, buf, 4), ==, 0);
+    g_assert_cmpint(co_write(blk, 100, buf, 4, 0), ==, 0);
     g_assert_cmpint(pread(fd, check, 4, 100), ==, 4);
     g_assert_cmpmem(buf, 4, check, 4);
     co_close(bs, blk);

@@ -6,112 +6,39 @@
 #include "config-host.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <glib.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "block/export/fuse-int.h"
-#include "qapi/json.h"
-#include "qapi/visit.h"
+#include "tests/unit/fuse-test.h"
+#include "util/sanitizers.h"
 
 #define IMAGE_SIZE (1024 * 1024)
 #define QUEUE_DEPTH 4
 
 static AioContext *ctx;
 
-typedef struct Peer {
-    FuseExport exp;
-    FuseQueue q;
-    int fd;                     /* the test's end */
-    BlockBackend *blk;
-    bool ended, set_up, torn_down;
-} Peer;
-
-static void nothing_bh(void *opaque)
+static FusePeer *peer_new(void)
 {
-}
+    FusePeer *p = g_new(FusePeer, 1);
 
-static void ended_bh(void *opaque)
-{
-    Peer *p = opaque;
-
-    p->ended = true;
-}
-
-static void coroutine_fn setup_co(void *opaque)
-{
-    static const char json[] = "{'driver': 'null-co', 'node-name': 'n',"
-                               " 'size': 1048576, 'read-zeroes': true}";
-    Peer *p = opaque;
-    QObject *obj = qobject_from_json(json, NULL);
-    g_autoptr(BlockdevOptions) opts =
-        qapi_from_qobject(&qapi_type_BlockdevOptions, obj, false, NULL);
-    BlockDriverState *bs = bdrv_co_open(opts, true, NULL);
-
-    qobject_unref(obj);
-    p->blk = blk_new("test", BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
-                     BLK_PERM_ALL);
-    g_assert_true(blk_co_attach(p->blk, bs, NULL));
-    bdrv_co_unref(bs);
-    p->set_up = true;
-}
-
-static void coroutine_fn teardown_co(void *opaque)
-{
-    Peer *p = opaque;
-
-    blk_co_free(p->blk);
-    p->torn_down = true;
-}
-
-static Peer *peer_new(void)
-{
-    Peer *p = g_new0(Peer, 1);
-    int fds[2];
-
-    coroutine_enter(coroutine_create(setup_co, p));
-    while (!p->set_up) {
-        aio_poll(ctx, true);
-    }
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0,
-                               fds), ==, 0);
-    p->fd = fds[0];
-    p->exp.common.blk = p->blk;
-    p->exp.queue_depth = QUEUE_DEPTH;
-    p->exp.n_requests = p->exp.n_users = 1;
-    p->exp.idle_bh = aio_bh_new(ctx, nothing_bh, p);
-    p->exp.unused_bh = aio_bh_new(ctx, nothing_bh, p);
-    p->exp.ended_bh = aio_bh_new(ctx, ended_bh, p);
-    fuse_file_init(&p->exp.file, p->blk, true, false, true);
-    p->q = (FuseQueue) { .exp = &p->exp, .ctx = ctx };
-    fuse_dev_init(&p->q, fds[1]);
-    fuse_dev_start(&p->q);
+    fuse_peer_init(p, IMAGE_SIZE, true, QUEUE_DEPTH);
+    fuse_peer_start(p);
     return p;
 }
 
-static void peer_free(Peer *p)
+static void peer_free(FusePeer *p)
 {
     close(p->fd);
-    while (!p->ended) {
-        aio_poll(ctx, true);
-    }
-    g_assert_cmpuint(p->exp.n_users, ==, 1);
-    fuse_dev_deinit(&p->q);
-    aio_bh_delete(p->exp.idle_bh);
-    aio_bh_delete(p->exp.unused_bh);
-    aio_bh_delete(p->exp.ended_bh);
-    coroutine_enter(coroutine_create(teardown_co, p));
-    while (!p->torn_down) {
-        aio_poll(ctx, true);
-    }
+    fuse_peer_stop(p);
+    fuse_peer_deinit(p);
     g_free(p);
 }
 
 /* Send a message whose header says that it is @said bytes long. */
-static void peer_send(Peer *p, uint32_t opcode, uint64_t unique,
+static void peer_send(FusePeer *p, uint32_t opcode, uint64_t unique,
                       const void *arg, size_t arg_len, size_t said)
 {
     g_autofree char *msg = g_malloc0(sizeof(struct fuse_in_header) + arg_len);
@@ -124,7 +51,7 @@ static void peer_send(Peer *p, uint32_t opcode, uint64_t unique,
                          0), >, 0);
 }
 
-static void peer_request(Peer *p, uint32_t opcode, uint64_t unique,
+static void peer_request(FusePeer *p, uint32_t opcode, uint64_t unique,
                          const void *arg, size_t arg_len)
 {
     peer_send(p, opcode, unique, arg, arg_len,
@@ -137,7 +64,7 @@ typedef struct Reply {
 } Reply;
 
 /* Run the loop until a reply is there. */
-static void peer_receive(Peer *p, Reply *reply)
+static void peer_receive(FusePeer *p, Reply *reply)
 {
     ssize_t n;
 
@@ -148,7 +75,7 @@ static void peer_receive(Peer *p, Reply *reply)
     g_assert_cmpint(n, ==, reply->header.len);
 }
 
-static void expect_error(Peer *p, uint64_t unique, int error)
+static void expect_error(FusePeer *p, uint64_t unique, int error)
 {
     Reply reply;
 
@@ -159,7 +86,7 @@ static void expect_error(Peer *p, uint64_t unique, int error)
 }
 
 /* Requests without an answer have been taken: one with an answer follows. */
-static void expect_alive(Peer *p)
+static void expect_alive(FusePeer *p)
 {
     struct fuse_getattr_in in = { 0 };
     Reply reply;
@@ -177,7 +104,7 @@ static void test_read_write(void)
         char data[4096];
     } w = { .in = { .offset = 4096, .size = 4096 } };
     struct fuse_read_in r = { .offset = IMAGE_SIZE - 512, .size = 4096 };
-    Peer *p = peer_new();
+    FusePeer *p = peer_new();
     Reply reply;
 
     peer_request(p, FUSE_READ, 1, &r, sizeof(r));
@@ -197,7 +124,7 @@ static void test_malformed(void)
     struct fuse_write_in w = { .size = 4096 };
     struct fuse_read_in r = { .size = UINT32_MAX };
     struct fuse_in_header header = { .len = 7, .opcode = FUSE_READ };
-    Peer *p = peer_new();
+    FusePeer *p = peer_new();
 
     /* less than a header: there is nobody to answer */
     for (size_t len = 1; len < sizeof(header); len++) {
@@ -231,7 +158,7 @@ static void test_no_reply(void)
 {
     struct fuse_forget_in forget = { .nlookup = 1 };
     struct fuse_interrupt_in interrupt = { .unique = 77 };
-    Peer *p = peer_new();
+    FusePeer *p = peer_new();
     struct pollfd pfd = { .fd = p->fd, .events = POLLIN };
 
     peer_request(p, FUSE_FORGET, 1, &forget, sizeof(forget));
@@ -246,7 +173,7 @@ static void test_no_reply(void)
 static void test_many(void)
 {
     struct fuse_getattr_in in = { 0 };
-    Peer *p = peer_new();
+    FusePeer *p = peer_new();
     g_autofree Reply *reply = g_new(Reply, 1);
     bool seen[100] = { false };
 
@@ -259,16 +186,178 @@ static void test_many(void)
         g_assert_false(seen[reply->header.unique]);
         seen[reply->header.unique] = true;
     }
-    g_assert_cmpuint(p->q.dev.n_requests, <=, QUEUE_DEPTH);
     peer_free(p);
+}
+
+/* ---- the handshake ---- */
+
+typedef struct Handshake {
+    FuseExport exp;
+    int fds[2];                 /* the test's end, the daemon's */
+    int ret;
+    bool done;
+} Handshake;
+
+static void coroutine_fn handshake_co(void *opaque)
+{
+    Handshake *h = opaque;
+
+    h->ret = fuse_dev_co_handshake(&h->exp, h->fds[1]);
+    h->done = true;
+}
+
+static void handshake_begin(Handshake *h, bool offer_uring)
+{
+    *h = (Handshake) { .exp.file.offer_uring = offer_uring };
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0,
+                               h->fds), ==, 0);
+    coroutine_enter(coroutine_create(handshake_co, h));
+}
+
+/* Send INIT, or with another @opcode what must not come first. */
+static void handshake_send(Handshake *h, uint32_t opcode,
+                           const struct fuse_init_in *init, size_t len)
+{
+    struct {
+        struct fuse_in_header header;
+        struct fuse_init_in init;
+    } msg = {
+        .header = { .len = sizeof(msg.header) + len, .opcode = opcode,
+                    .unique = 2 },
+        .init = *init,
+    };
+
+    g_assert_cmpint(send(h->fds[0], &msg, msg.header.len, 0), ==,
+                    msg.header.len);
+}
+
+static ssize_t handshake_reply(Handshake *h, Reply *reply)
+{
+    ssize_t n;
+
+    while ((n = recv(h->fds[0], reply, sizeof(*reply), 0)) < 0 && !h->done) {
+        g_assert_cmpint(errno, ==, EAGAIN);
+        aio_poll(ctx, true);
+    }
+    return n;
+}
+
+static int handshake_end(Handshake *h)
+{
+    while (!h->done) {
+        aio_poll(ctx, true);
+    }
+    close(h->fds[0]);
+    close(h->fds[1]);
+    return h->ret;
+}
+
+static const struct fuse_init_in good_init = {
+    .major = FUSE_KERNEL_VERSION,
+    .minor = 45,
+    .max_readahead = 131072,
+    .flags = ~0u,
+    .flags2 = ~0u,
+};
+
+static void test_init(void)
+{
+    Handshake h;
+    g_autofree Reply *reply = g_new0(Reply, 1);
+    const struct fuse_init_out *out = (void *)reply->data;
+
+    for (int uring = 0; uring < 2; uring++) {
+        handshake_begin(&h, uring);
+        handshake_send(&h, FUSE_INIT, &good_init, sizeof(good_init));
+        g_assert_cmpint(handshake_reply(&h, reply), ==,
+                        sizeof(reply->header) + sizeof(*out));
+        g_assert_cmpint(reply->header.error, ==, 0);
+        g_assert_cmpuint(reply->header.unique, ==, 2);
+        g_assert_cmpuint(out->major, ==, FUSE_KERNEL_VERSION);
+        g_assert_cmpuint(out->max_write, ==, FUSE_MAX_IO_BYTES);
+        g_assert_cmpint(!!(out->flags2 & (FUSE_OVER_IO_URING >> 32)), ==,
+                        uring);
+        g_assert_cmpint(handshake_end(&h), ==, 0);
+    }
+}
+
+/* A kernel that offers little gets no more than that. */
+static void test_init_old(void)
+{
+    struct fuse_init_in init = good_init;
+    Handshake h;
+    g_autofree Reply *reply = g_new0(Reply, 1);
+    const struct fuse_init_out *out = (void *)reply->data;
+
+    init.minor = 22;
+    init.flags = FUSE_ASYNC_READ;
+    handshake_begin(&h, true);
+    handshake_send(&h, FUSE_INIT, &init, offsetof(struct fuse_init_in, flags2));
+    g_assert_cmpint(handshake_reply(&h, reply), ==,
+                    sizeof(reply->header) + FUSE_COMPAT_22_INIT_OUT_SIZE);
+    g_assert_cmpuint(out->flags, ==, FUSE_ASYNC_READ);
+    g_assert_cmpint(handshake_end(&h), ==, 0);
+    g_assert_cmphex(h.exp.file.init_flags, ==, FUSE_ASYNC_READ);
+}
+
+/* A newer major version is told ours, and says INIT again. */
+static void test_init_newer(void)
+{
+    struct fuse_init_in init = good_init;
+    Handshake h;
+    g_autofree Reply *reply = g_new0(Reply, 1);
+    const struct fuse_init_out *out = (void *)reply->data;
+
+    init.major++;
+    handshake_begin(&h, true);
+    handshake_send(&h, FUSE_INIT, &init, sizeof(init));
+    g_assert_cmpint(handshake_reply(&h, reply), >, 0);
+    g_assert_cmpuint(out->major, ==, FUSE_KERNEL_VERSION);
+    g_assert_false(h.done);
+    handshake_send(&h, FUSE_INIT, &good_init, sizeof(good_init));
+    g_assert_cmpint(handshake_reply(&h, reply), >, 0);
+    g_assert_cmpint(handshake_end(&h), ==, 0);
+}
+
+static void test_init_refused(void)
+{
+    struct fuse_init_in old = good_init, older = good_init;
+    Handshake h;
+    g_autofree Reply *reply = g_new0(Reply, 1);
+
+    old.minor = 8;
+    older.major--;
+    for (int i = 0; i < 2; i++) {
+        handshake_begin(&h, true);
+        handshake_send(&h, FUSE_INIT, i ? &older : &old, sizeof(old));
+        g_assert_cmpint(handshake_reply(&h, reply), ==,
+                        sizeof(reply->header));
+        g_assert_cmpint(reply->header.error, ==, -EPROTO);
+        g_assert_cmpint(handshake_end(&h), ==, -EPROTO);
+    }
+    for (size_t len = 0; len < offsetof(struct fuse_init_in, flags2); len++) {
+        handshake_begin(&h, true);
+        handshake_send(&h, FUSE_INIT, &good_init, len);
+        g_assert_cmpint(handshake_end(&h), ==, -EINVAL);
+    }
+    /* something else first, a message without a header, nobody there */
+    handshake_begin(&h, true);
+    handshake_send(&h, FUSE_GETATTR, &good_init, 16);
+    g_assert_cmpint(handshake_end(&h), ==, -EPROTO);
+    handshake_begin(&h, true);
+    g_assert_cmpint(send(h.fds[0], "short", 5, 0), ==, 5);
+    g_assert_cmpint(handshake_end(&h), ==, -EPROTO);
+    handshake_begin(&h, true);
+    shutdown(h.fds[0], SHUT_RDWR);
+    g_assert_cmpint(handshake_end(&h), <, 0);
 }
 
 static void test_random(void)
 {
-    Peer *p = peer_new();
+    FusePeer *p = peer_new();
     char msg[512], reply[65536];
 
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < (UNDER_VALGRIND ? 200 : 20000); i++) {
         size_t len = g_test_rand_int_range(1, sizeof(msg));
 
         for (size_t j = 0; j < len; j++) {
@@ -300,6 +389,10 @@ int main(int argc, char **argv)
     g_test_add_func("/fuse-dev/malformed", test_malformed);
     g_test_add_func("/fuse-dev/no-reply", test_no_reply);
     g_test_add_func("/fuse-dev/many", test_many);
+    g_test_add_func("/fuse-dev/init", test_init);
+    g_test_add_func("/fuse-dev/init/old", test_init_old);
+    g_test_add_func("/fuse-dev/init/newer", test_init_newer);
+    g_test_add_func("/fuse-dev/init/refused", test_init_refused);
     g_test_add_func("/fuse-dev/random", test_random);
     ret = g_test_run();
     aio_context_free(ctx);

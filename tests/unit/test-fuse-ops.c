@@ -13,11 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "block/block.h"
-#include "block/export/fuse-ops.h"
-#include "qapi/json.h"
-#include "qapi/visit.h"
-#include "util/aio.h"
+#include "tests/unit/fuse-test.h"
 
 #define IMAGE_SIZE (1024 * 1024 + 512)
 
@@ -28,7 +24,6 @@ typedef struct Fixture {
     BlockBackend *blk;
     FuseFile file;
     char *payload;
-    bool writable, growable, allow_other;
 } Fixture;
 
 typedef struct Call {
@@ -37,85 +32,28 @@ typedef struct Call {
     const void *arg;
     size_t arg_len, payload_len;
     int ret;
-    bool done;
 } Call;
-
-static void run(CoroutineEntry *entry, void *opaque, bool *done)
-{
-    coroutine_enter(coroutine_create(entry, opaque));
-    while (!*done) {
-        aio_poll(ctx, true);
-    }
-}
-
-static BlockdevOptions *parse_options(const char *json)
-{
-    g_autoptr(Error) err = NULL;
-    QObject *obj = qobject_from_json(json, &err);
-    BlockdevOptions *opts;
-
-    g_assert_nonnull(obj);
-    opts = qapi_from_qobject(&qapi_type_BlockdevOptions, obj, false, &err);
-    g_assert_null(err);
-    qobject_unref(obj);
-    return opts;
-}
-
-typedef struct Setup {
-    Fixture *f;
-    bool done;
-} Setup;
-
-static void coroutine_fn setup_co(void *opaque)
-{
-    Setup *s = opaque;
-    g_autofree char *json = g_strdup_printf(
-        "{'driver': 'file', 'node-name': 'f', 'filename': '%s'}", image_path);
-    g_autoptr(BlockdevOptions) opts = parse_options(json);
-    uint64_t perm = BLK_PERM_CONSISTENT_READ;
-    BlockDriverState *bs = bdrv_co_open(opts, true, NULL);
-
-    g_assert_nonnull(bs);
-    if (s->f->writable) {
-        perm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
-    }
-    s->f->blk = blk_new("test", perm, BLK_PERM_ALL);
-    g_assert_true(blk_co_attach(s->f->blk, bs, NULL));
-    bdrv_co_unref(bs);
-    s->done = true;
-}
 
 static void fixture_setup(Fixture *f, bool writable, bool growable,
                           bool allow_other)
 {
     g_autofree char *data = g_malloc(IMAGE_SIZE);
+    g_autofree char *json = NULL;
 
     for (int i = 0; i < IMAGE_SIZE; i++) {
         data[i] = i % 251;
     }
     g_assert_true(g_file_set_contents(image_path, data, IMAGE_SIZE, NULL));
-    *f = (Fixture) { .writable = writable };
-    run(setup_co, &(Setup) { .f = f }, &(bool) { true });
-    while (!f->blk) {
-        aio_poll(ctx, true);
-    }
+    json = g_strdup_printf("{'driver': 'file', 'node-name': 'f', "
+                           "'filename': '%s'}", image_path);
+    *f = (Fixture) { .blk = fuse_test_user_new(json, writable) };
     f->payload = aligned_alloc(4096, FUSE_MAX_IO_BYTES);
     fuse_file_init(&f->file, f->blk, writable, growable, allow_other);
 }
 
-static void coroutine_fn teardown_co(void *opaque)
-{
-    Setup *s = opaque;
-
-    blk_co_free(s->f->blk);
-    s->done = true;
-}
-
 static void fixture_teardown(Fixture *f)
 {
-    Setup s = { .f = f };
-
-    run(teardown_co, &s, &s.done);
+    fuse_test_user_free(f->blk);
     free(f->payload);
 }
 
@@ -135,7 +73,6 @@ static void coroutine_fn call_co(void *opaque)
     blk_co_begin_request(c->f->blk);
     c->ret = fuse_op_co_run(&c->f->file, &req);
     blk_end_request(c->f->blk);
-    c->done = true;
 }
 
 static int call(Fixture *f, uint32_t opcode, const void *arg, size_t arg_len,
@@ -146,7 +83,7 @@ static int call(Fixture *f, uint32_t opcode, const void *arg, size_t arg_len,
         .payload_len = payload_len,
     };
 
-    run(call_co, &c, &c.done);
+    co_test_run(call_co, &c);
     g_assert_cmpint(c.ret, >, -512);
     g_assert_cmpint(c.ret, <=, FUSE_MAX_IO_BYTES);
     return c.ret;

@@ -61,6 +61,21 @@ static void test_help(void)
     }
 }
 
+static void test_booleans(void)
+{
+    static const char *const yes[] = { "on", "yes", "true", "y" };
+    static const char *const no[] = { "off", "no", "false", "n" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(yes); i++) {
+        g_autofree char *text = g_strdup_printf("a,server=%s,wait=%s", yes[i],
+                                                no[i]);
+        g_autoptr(OptStr) opts = parse(text);
+
+        g_assert_true(optstr_get_bool(opts, "server", false));
+        g_assert_false(optstr_get_bool(opts, "wait", true));
+    }
+}
+
 static void test_errors(void)
 {
     static const char *const cases[][2] = {
@@ -107,6 +122,7 @@ int main(int argc, char **argv)
     g_test_add_func("/optstr/values", test_values);
     g_test_add_func("/optstr/last-wins", test_last_wins);
     g_test_add_func("/optstr/help", test_help);
+    g_test_add_func("/optstr/booleans", test_booleans);
     g_test_add_func("/optstr/errors", test_errors);
     g_test_add_func("/optstr/short-form", test_short_form);
     return g_test_run();

@@ -3,8 +3,7 @@
  * The raw driver: windows, growth, changes of the file's length; null drivers.
  */
 #include "tests/unit/block-test.h"
-
-#define MiB 1048576
+#include "tests/unit/request-test.h"
 
 static char *image;                     /* a file of 1 MiB in each test */
 
@@ -42,8 +41,8 @@ static void coroutine_fn test_options(void *opaque)
                   "The sum of offset (512) and size (1048576) has to be "
                   "smaller or equal to the  actual size of the containing "
                   "file (1048576)");
-    co_open_fails(", 'offset': -512", "Parameter 'offset' expects a "
-                  "non-negative number below 2^64");
+    co_open_fails(", 'offset': -512", "Value '-512' is out of range for "
+                  "parameter 'offset'");
     co_open_fails(", 'offset': 9223372036854775807",
                   "Offset (9223372036854775807) cannot be greater than size "
                   "of the containing file (1048576)");
@@ -52,20 +51,6 @@ static void coroutine_fn test_options(void *opaque)
                   "to be smaller or equal to the  actual size of the "
                   "containing file (1048576)");
     g_assert_true(TAILQ_EMPTY(&bdrv_all_nodes));
-}
-
-static int coroutine_fn co_rw(BlockBackend *blk, bool is_write, int64_t offset,
-                              void *buf, size_t bytes)
-{
-    QEMUIOVector qiov;
-    int ret;
-
-    qemu_iovec_init_buf(&qiov, buf, bytes);
-    blk_co_begin_request(blk);
-    ret = is_write ? blk_co_pwritev(blk, offset, &qiov, 0)
-                   : blk_co_preadv(blk, offset, &qiov, 0);
-    blk_end_request(blk);
-    return ret;
 }
 
 static void coroutine_fn test_window(void *opaque)
@@ -80,10 +65,10 @@ static void coroutine_fn test_window(void *opaque)
     QEMUIOVector qiov;
 
     g_assert_cmpint(blk_getlength(blk), ==, 1024);
-    g_assert_cmpint(co_rw(blk, true, 1024, buf, 1), ==, -EIO);
-    g_assert_cmpint(co_rw(blk, true, 1023, buf, 2), ==, -EIO);
-    g_assert_cmpint(co_rw(blk, true, 0, buf, 1025), ==, -EIO);
-    g_assert_cmpint(co_rw(blk, false, 0, buf, 1025), ==, -EIO);
+    g_assert_cmpint(co_write(blk, 1024, buf, 1, 0), ==, -EIO);
+    g_assert_cmpint(co_write(blk, 1023, buf, 2, 0), ==, -EIO);
+    g_assert_cmpint(co_write(blk, 0, buf, 1025, 0), ==, -EIO);
+    g_assert_cmpint(co_read(blk, 0, buf, 1025), ==, -EIO);
     /* A format on top could write further: there is no room. */
     qemu_iovec_init_buf(&qiov, buf, 8);
     blk_co_begin_request(blk);
@@ -91,9 +76,9 @@ static void coroutine_fn test_window(void *opaque)
                     -ENOSPC);
     blk_end_request(blk);
 
-    g_assert_cmpint(co_rw(blk, true, 1016, buf, 8), ==, 0);
-    g_assert_cmpint(co_rw(blk, true, 0, buf, 8), ==, 0);
-    g_assert_cmpint(co_rw(below, false, 0, all, sizeof(all)), ==, 0);
+    g_assert_cmpint(co_write(blk, 1016, buf, 8, 0), ==, 0);
+    g_assert_cmpint(co_write(blk, 0, buf, 8, 0), ==, 0);
+    g_assert_cmpint(co_read(below, 0, all, sizeof(all)), ==, 0);
     g_assert_cmpstr(all + 1000, ==, "window");
     g_assert_cmpstr(all + 1000 + 1016, ==, "window");
     g_assert_cmpstr(all + 999, ==, "");
@@ -163,6 +148,9 @@ static void coroutine_fn test_null(void *opaque)
     block_test_co_open_fails("{'driver': 'null-co', 'node-name': 'n', "
                              "'size': -1}", "Value '-1' is out of range for "
                              "parameter 'size'");
+    block_test_co_open_fails("{'driver': 'null-co', 'node-name': 'n', "
+                             "'size': 9223372036854775807}", "Could not "
+                             "refresh total sector count: File too large");
     bs = block_test_co_open("{'driver': 'null-aio', 'node-name': 'n'}");
     g_assert_cmpint(bdrv_getlength(bs), ==, 1 << 30);
     block_test_co_close(bs);
@@ -173,7 +161,7 @@ static void coroutine_fn test_null(void *opaque)
     blk = block_test_co_attach(bs, "b", BLK_PERM_ALL, BLK_PERM_ALL);
     memset(buf, 1, sizeof(buf));
     start = clock_now_ns();
-    g_assert_cmpint(co_rw(blk, false, 900, buf, 100), ==, 0);
+    g_assert_cmpint(co_read(blk, 900, buf, 100), ==, 0);
     g_assert_cmpint(clock_now_ns() - start, >=, 2000000);
     for (unsigned i = 0; i < sizeof(buf); i++) {
         g_assert_cmpint(buf[i], ==, 0);

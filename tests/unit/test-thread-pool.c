@@ -7,10 +7,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#include "co-test.h"
+#include "aio-test.h"
 #include "util/thread-pool.h"
-
-static AioContext *ctx;
 
 typedef struct Job {
     int ret;
@@ -193,60 +191,17 @@ static void perf_submit(void)
     co_test_run(co_perf, NULL);
 }
 
-/* ---- on both backends ---- */
-
-static const struct {
-    const char *name;
-    void (*func)(void);
-    bool perf;
-} tests[] = {
-    { "submit", test_submit },
-    { "bounds", test_bounds },
-    { "min", test_min },
+static const AioTest tests[] = {
+    { "submit", test_submit, .threads = true },
+    { "bounds", test_bounds, .threads = true },
+    { "min", test_min, .threads = true },
     { "no-thread", test_no_thread },
     { "perf", perf_submit, .perf = true },
 };
 
-static void run_test(void (*func)(void), AioBackend backend)
-{
-    Error *err = NULL;
-
-    ctx = aio_context_new(backend, &err);
-    if (!ctx) {
-        g_test_skip(error_get_pretty(err));
-        error_free(err);
-        return;
-    }
-    func();
-    aio_context_free(ctx);
-}
-
-static void run_io_uring(const void *index)
-{
-    run_test(tests[GPOINTER_TO_INT(index)].func, AIO_BACKEND_IO_URING);
-}
-
-static void run_epoll(const void *index)
-{
-    run_test(tests[GPOINTER_TO_INT(index)].func, AIO_BACKEND_EPOLL);
-}
-
-static void add_tests(const char *prefix, GTestDataFunc run)
-{
-    for (size_t i = 0; i < G_N_ELEMENTS(tests); i++) {
-        g_autofree char *path = g_strdup_printf("/thread-pool/%s/%s", prefix,
-                                                tests[i].name);
-
-        if (!tests[i].perf || g_test_perf()) {
-            g_test_add_data_func(path, GINT_TO_POINTER(i), run);
-        }
-    }
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    add_tests("io_uring", run_io_uring);
-    add_tests("epoll", run_epoll);
+    add_tests("thread-pool", tests, G_N_ELEMENTS(tests));
     return g_test_run();
 }

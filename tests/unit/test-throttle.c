@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Throttling: the arithmetic by a clock of our own, limits that make no sense,
- * groups and their fairness.
+ * groups and their fairness, requests through the driver.
  */
 #include "tests/unit/block-test.h"
 
 #include "block/leaky-bucket.h"
 #include "block/throttle-groups.h"
+#include "tests/unit/request-test.h"
 
 #define MS INT64_C(1000000)
 #define SEC INT64_C(1000000000)
@@ -315,6 +316,46 @@ static void coroutine_fn test_driver(void *opaque)
     throttle_group_free(group);
 }
 
+/* What passes is what the file below does, and each kind is counted. */
+static void coroutine_fn test_requests(void *opaque)
+{
+    g_autofree char *path = node_test_scratch("/dev/shm", 64 * KiB);
+    g_autofree char *json = g_strdup_printf(
+        "{'driver': 'throttle', 'node-name': 't', 'throttle-group': 'g', "
+        "'discard': 'unmap', 'file': {'driver': 'file', 'discard': 'unmap', "
+        "'filename': '%s'}}", path);
+    ThrottleGroup *group = throttle_group_new("g", NULL, NULL);
+    BlockDriverState *bs = block_test_co_open(json);
+    BlockBackend *blk = block_test_co_attach(bs, "b", BLK_PERM_ALL,
+                                             BLK_PERM_ALL);
+    g_autofree uint8_t *buf = g_malloc(16 * KiB);
+    int64_t n;
+
+    memset(buf, 'x', 16 * KiB);
+    g_assert_cmpint(co_write(blk, 0, buf, 16 * KiB, BDRV_REQ_FUA), ==, 0);
+    g_assert_cmpint(co_zeroes(blk, 4 * KiB, 4 * KiB, 0), ==, 0);
+    g_assert_cmpint(co_discard(blk, 8 * KiB, 4 * KiB), ==, 0);
+    g_assert_cmpint(co_flush(blk), ==, 0);
+    g_assert_cmpint(co_read(blk, 0, buf, 16 * KiB), ==, 0);
+    g_assert_cmpint(buf[4 * KiB - 1], ==, 'x');
+    g_assert_true(buffer_is_zero(buf + 4 * KiB, 8 * KiB));
+    g_assert_cmpint(buf[12 * KiB], ==, 'x');
+
+    g_assert_cmpint(co_truncate(blk, 32 * KiB, PREALLOC_MODE_OFF, NULL), ==,
+                    0);
+    g_assert_cmpint(blk_getlength(blk), ==, 32 * KiB);
+    blk_co_begin_request(blk);
+    g_assert_cmpint(blk_co_block_status(blk, 4 * KiB, 28 * KiB, &n)
+                    & BDRV_BLOCK_ZERO, ==, BDRV_BLOCK_ZERO);
+    g_assert_cmpint(n, ==, 8 * KiB);
+    blk_end_request(blk);
+
+    blk_co_free(blk);
+    block_test_co_close(bs);
+    throttle_group_free(group);
+    unlink(path);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -326,5 +367,6 @@ int main(int argc, char **argv)
     block_test_add("/throttle/fairness", test_fairness, NULL);
     block_test_add("/throttle/threads", test_threads, NULL);
     block_test_add("/throttle/driver", test_driver, NULL);
+    block_test_add("/throttle/requests", test_requests, NULL);
     return g_test_run();
 }

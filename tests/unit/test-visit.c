@@ -85,6 +85,57 @@ static void test_keyval(void)
     check_cases(cases, G_N_ELEMENTS(cases));
 }
 
+/* The only type with fractions has 13 integers before the first of them. */
+static char *timed_stats(bool keyval, const char *depth)
+{
+    static const char *const names[] = {
+        "interval_length", "min_rd_latency_ns", "max_rd_latency_ns",
+        "avg_rd_latency_ns", "min_wr_latency_ns", "max_wr_latency_ns",
+        "avg_wr_latency_ns", "min_zone_append_latency_ns",
+        "max_zone_append_latency_ns", "avg_zone_append_latency_ns",
+        "min_flush_latency_ns", "max_flush_latency_ns",
+        "avg_flush_latency_ns", "avg_rd_queue_depth", "avg_wr_queue_depth",
+        "avg_zone_append_queue_depth",
+    };
+    GString *out = g_string_new(keyval ? "" : "{");
+
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_string_append_printf(out, keyval ? "%s%s=%s" : "%s\"%s\": %s",
+                               i == 0 ? "" : keyval ? "," : ", ", names[i],
+                               i == 13 ? depth : "7");
+    }
+    return g_string_free(g_string_append(out, keyval ? "" : "}"), FALSE);
+}
+
+static void test_number(void)
+{
+    static const struct {
+        const char *in;
+        const char *out;            /* JSON, or "! " and an error */
+        bool json;
+    } cases[] = {
+        { "0.5", "0.5" }, { "1e3", "1000" }, { "-2", "-2" },
+        { "0.5", "0.5", true }, { "-3", "-3", true },
+        { "nan", "! Parameter 'avg_rd_queue_depth' expects number" },
+        { "1e999", "! Parameter 'avg_rd_queue_depth' expects number" },
+        { "1x", "! Parameter 'avg_rd_queue_depth' expects number" },
+        { "", "! Parameter 'avg_rd_queue_depth' expects number" },
+        { "\"1\"", "! Invalid parameter type for 'avg_rd_queue_depth', "
+          "expected: number", true },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *in = timed_stats(!cases[i].json, cases[i].in);
+        g_autofree char *want = cases[i].out[0] == '!'
+                                ? g_strdup(cases[i].out)
+                                : timed_stats(false, cases[i].out);
+        g_autofree char *out = round_trip(&qapi_type_BlockDeviceTimedStats,
+                                          in);
+
+        g_assert_cmpstr(out, ==, want);
+    }
+}
+
 static void test_keyval_errors(void)
 {
     static const Case cases[] = {
@@ -409,6 +460,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/visit/keyval", test_keyval);
     g_test_add_func("/visit/keyval-errors", test_keyval_errors);
+    g_test_add_func("/visit/number", test_number);
     g_test_add_func("/visit/json", test_json);
     g_test_add_func("/visit/json-errors", test_json_errors);
     g_test_add_func("/visit/c-values", test_c_values);

@@ -9,6 +9,8 @@ daemon   StorageDaemon and exported(): a disk image as a file
 host     mounts, loop devices, file systems, fio
 load     writers that check what the daemon has promised
 faults   rounds of faults, as many as a test wants
+inject   faults between the daemon and its libraries
+qcow2    qcow2 images with options, exported and killed
 """
 
 from .env import *
@@ -19,3 +21,5 @@ from .host import *
 from .daemon import *
 from .load import *
 from .faults import *
+from .inject import *
+from .qcow2 import *

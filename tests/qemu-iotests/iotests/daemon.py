@@ -6,14 +6,14 @@ import os
 import signal
 import subprocess
 
-from .env import (BLOCKDEV_AIO, HAS_IO_URING, HAS_IOTHREAD_LIST, QSD_PROG,
-                  TEST_DIR, TIMEOUT_FACTOR, TRANSPORT)
-from .host import is_mountpoint, make_image
+from .env import (BLOCKDEV_AIO, HAS_IO_URING, HAS_IOTHREAD_LIST, IMGFMT,
+                  QSD_PROG, TEST_DIR, TIMEOUT_FACTOR, TRANSPORT)
+from .host import from_format, is_mountpoint, make_image, to_format
 from .qmp import QMPClient
 from .testing import TestFailure, filter_text, wait_for
 
 __all__ = ['StorageDaemon', 'Export', 'exported', 'export_option',
-           'iothread_options', 'run_daemon']
+           'iothread_options', 'run_daemon', 'check_transport']
 
 
 def run_daemon(*args, timeout=30, program=QSD_PROG, **kwargs):
@@ -23,6 +23,15 @@ def run_daemon(*args, timeout=30, program=QSD_PROG, **kwargs):
                             text=True, check=False,
                             timeout=timeout * TIMEOUT_FACTOR, **kwargs)
     return result.returncode, result.stdout, result.stderr
+
+
+def environment(changes):
+    """This process's, with @changes; sanitizers' options are added to."""
+    env = dict(os.environ, **changes)
+    for name in changes:
+        if name.endswith('SAN_OPTIONS') and name in os.environ:
+            env[name] = f'{os.environ[name]}:{changes[name]}'
+    return env
 
 
 class StorageDaemon:
@@ -47,7 +56,7 @@ class StorageDaemon:
         self.argv += ['--pidfile', str(self.pidfile)]
         self.has_qmp = qmp
         self.popen_args = {'pass_fds': pass_fds, 'stdin': stdin,
-                           'env': dict(os.environ, **(env or {}))}
+                           'env': environment(env or {})}
         self.process = None
         self.qmp = None
 
@@ -173,10 +182,21 @@ def export_option(mountpoint, *, node='disk', ident='exp', writable=True,
 class Export:
     """A disk image as a file: what exported() yields."""
 
-    def __init__(self, path, image, qsd):
+    def __init__(self, path, image, qsd, disk_file=None):
         self.path = path        # the file to work on
-        self.image = image      # the image behind it
+        self.image = image      # the raw image; of another format: afterwards
         self.qsd = qsd          # the daemon, or None for a plain file
+        self.disk_file = disk_file or image     # what the daemon opened
+
+    def image_bytes(self):
+        """What the image holds now, once everything is flushed."""
+        with self.open(os.O_RDONLY) as fd:
+            os.fsync(fd)
+        if self.disk_file == self.image:
+            return self.image.read_bytes()
+        copy = TEST_DIR / 'image-bytes'
+        from_format(self.disk_file, copy, live=True)
+        return copy.read_bytes()
 
     @contextlib.contextmanager
     def open(self, flags=os.O_RDWR):
@@ -190,11 +210,12 @@ class Export:
 @contextlib.contextmanager
 def exported(image=None, *, size=64 << 20, writable=True, growable=False,
              iothreads=2, node_options='', raw_options='', export_extra='',
-             mountpoint=None, name='qsd', args=()):
+             mountpoint=None, name='qsd', args=(), env=None):
     """Export @image (default: a new one of @size bytes) as a file.
 
     With the transport `file` the image itself is the file, which shows what
-    a plain file would have done.
+    a plain file would have done.  With a format other than raw the daemon gets
+    a converted copy of @image, which is checked and converted back at the end.
     """
     if image is None:
         image = make_image(f'{name}.img', size)
@@ -204,21 +225,24 @@ def exported(image=None, *, size=64 << 20, writable=True, growable=False,
     if mountpoint is None:
         mountpoint = TEST_DIR / f'{name}.export'
         mountpoint.touch()
+    disk_file = to_format(image)
     objects, export_iothreads = iothread_options(iothreads)
     read_only = '' if writable else ',read-only=on'
     daemon = StorageDaemon(
         *objects,
-        '--blockdev', f'driver=file,node-name=file0,filename={image}'
+        '--blockdev', f'driver=file,node-name=file0,filename={disk_file}'
         f'{read_only}{BLOCKDEV_AIO}{node_options}',
-        '--blockdev', f'driver=raw,node-name=disk,file=file0'
+        '--blockdev', f'driver={IMGFMT},node-name=disk,file=file0'
         f'{read_only}{raw_options}',
         '--export', export_option(mountpoint, writable=writable,
                                   growable=growable,
                                   extra=export_iothreads + export_extra),
-        *args, name=name)
+        *args, name=name, env=env)
     with daemon:
         check_transport(daemon)
-        yield Export(mountpoint, image, daemon)
+        yield Export(mountpoint, image, daemon, disk_file)
+    if disk_file != image:
+        from_format(disk_file, image)
     if is_mountpoint(mountpoint):
         raise TestFailure(f'{mountpoint} is still mounted')
 

@@ -8,9 +8,9 @@ import signal
 import time
 
 from .daemon import StorageDaemon, export_option, iothread_options
-from .env import HAS_IO_URING, HAS_IOTHREAD_LIST, SANITIZED, TEST_DIR, \
-    TRANSPORT
-from .host import is_mountpoint, make_image, umount
+from .env import HAS_IO_URING, HAS_IOTHREAD_LIST, IMGFMT, SANITIZED, \
+    TEST_DIR, TRANSPORT
+from .host import from_format, is_mountpoint, make_image, to_format, umount
 from .load import descriptors, limit_gap, loaded, mount_count
 from .testing import TestFailure, check_equal, log, pattern
 
@@ -37,9 +37,10 @@ def export_arguments(mountpoint, node='disk', ident='exp', iothreads=2,
 def fault_daemon(image, *args, **kwargs):
     """A daemon with two IOThreads and @image as the node `disk`."""
     objects, _ = iothread_options(2)
-    return StorageDaemon(*objects, '--blockdev',
-                         f'file,node-name=disk,filename={image}', *args,
-                         **kwargs)
+    node = f'file,node-name=disk,filename={image}'
+    if IMGFMT != 'raw':
+        node = f'{IMGFMT},node-name=disk,file.driver=file,file.filename={image}'
+    return StorageDaemon(*objects, '--blockdev', node, *args, **kwargs)
 
 
 def check_flushed(load, image):
@@ -59,7 +60,8 @@ def end_under_load(number, rounds):
     before = mount_count()
     for _ in range(rounds):
         image = make_image('disk.img', IMAGE_SIZE)
-        qsd = fault_daemon(image, '--export',
+        disk_file = to_format(image)
+        qsd = fault_daemon(disk_file, '--export',
                            export_option(mountpoint, extra=iothreads))
         qsd.start()
         try:
@@ -79,6 +81,7 @@ def end_under_load(number, rounds):
             if is_mountpoint(mountpoint) and number == signal.SIGKILL:
                 umount(mountpoint, lazy=True)
         check_equal('mounts', mount_count(), before)
+        from_format(disk_file, image)
         check_flushed(load, image)
     log(f'{signal.Signals(number).name} under load: nothing lost, nothing '
         'left')

@@ -3,13 +3,14 @@
 
 import contextlib
 import ctypes
+import errno
 import glob
 import json
 import os
 import subprocess
 
-from .env import TEST_DIR, TIMEOUT_FACTOR
-from .process import run
+from .env import IMGFMT, QEMU_IMG_PROG, TEST_DIR, TIMEOUT_FACTOR
+from .process import qemu_img, run
 from .testing import TestFailure, wait_for
 
 __all__ = [
@@ -17,7 +18,8 @@ __all__ = [
     'FALLOC_FL_KEEP_SIZE', 'FALLOC_FL_PUNCH_HOLE', 'FALLOC_FL_ZERO_RANGE',
     'FALLOC_FL_COLLAPSE_RANGE', 'FALLOC_FL_INSERT_RANGE', 'extents',
     'make_image', 'small_filesystem', 'background', 'umount', 'fuse_abort',
-    'direct_buffer', 'allocated', 'openers',
+    'direct_buffer', 'allocated', 'openers', 'ring_queues',
+    'to_format', 'from_format',
 ]
 
 FALLOC_FL_KEEP_SIZE = 0x01
@@ -74,8 +76,11 @@ def fuse_abort(path):
     """Abort the FUSE connection behind the mount on @path."""
     path = os.path.realpath(path)
     with open('/proc/self/mountinfo', encoding='utf-8') as mounts:
-        minor = [line.split()[2].split(':')[1] for line in mounts
-                 if line.split()[4] == path][-1]
+        minors = [line.split()[2].split(':')[1] for line in mounts
+                  if line.split()[4] == path]
+    if not minors:
+        raise FileNotFoundError(errno.ENOENT, 'not mounted', path)
+    minor = minors[-1]
     with contextlib.ExitStack() as stack:
         control = '/sys/fs/fuse/connections'
         if not os.path.isdir(f'{control}/{minor}'):
@@ -83,6 +88,14 @@ def fuse_abort(path):
             stack.callback(run, 'umount', '-l', control)
         with open(f'{control}/{minor}/abort', 'w', encoding='utf-8') as file:
             file.write('1')
+
+
+def ring_queues():
+    """How many queues the kernel's ring has: one a possible CPU."""
+    path = '/sys/devices/system/cpu/possible'
+    with open(path, encoding='ascii') as file:
+        ranges = [part.split('-') for part in file.read().strip().split(',')]
+    return sum(int(part[-1]) - int(part[0]) + 1 for part in ranges)
 
 
 def make_image(name, size, fill=None):
@@ -95,6 +108,37 @@ def make_image(name, size, fill=None):
                 file.write(chunk[:size - offset])
         file.truncate(size)
     return path
+
+
+def to_format(image):
+    """@image in the format under test: itself, or a copy beside it."""
+    if IMGFMT == 'raw':
+        return image
+    copy = image.with_name(f'{image.name}.{IMGFMT}')
+    qemu_img('convert', '-f', 'raw', '-O', IMGFMT, image, copy)
+    copy.chmod(image.stat().st_mode & 0o777)
+    return copy
+
+
+def from_format(copy, image, live=False):
+    """Convert what to_format() made back into the raw file @image.
+
+    Unless it is @live, in use by a daemon, its structure is checked first:
+    clusters may be lost (status 3: the daemon was killed), but no data.
+    """
+    if copy == image:
+        return
+    if not live:
+        result = run(QEMU_IMG_PROG, 'check', '-q', '-f', IMGFMT, copy,
+                     check=False)
+        if result.returncode not in (0, 3):
+            raise TestFailure(f'{copy}: status {result.returncode}\n'
+                              f'{result.stdout}')
+    mode = image.stat().st_mode & 0o777 if image.exists() else None
+    qemu_img('convert', *(['-U'] if live else []), '-f', IMGFMT, '-O', 'raw',
+             copy, image)
+    if mode is not None:
+        image.chmod(mode)
 
 
 def allocated(path):

@@ -10,10 +10,11 @@ import signal
 import struct
 import time
 
-from .env import TIMEOUT_FACTOR
+from .env import TEST_DIR, TIMEOUT_FACTOR
 from .testing import TestFailure, errno_name, wait_for
 
-__all__ = ['Load', 'loaded', 'limit_gap', 'descriptors', 'mount_count']
+__all__ = ['Load', 'loaded', 'limit_gap', 'descriptors', 'mount_count',
+           'in_request']
 
 BLOCK = 4096
 BLOCKS = 32             # of each writer's own
@@ -37,15 +38,16 @@ class Load:
         self.path = path
         self.jobs = jobs
         self.size = jobs * BLOCKS * BLOCK
-        self.shared = mmap.mmap(-1, 16 * jobs)
+        # Not by struct, which writes zeroes first: a kill may come between.
+        self.shared = memoryview(mmap.mmap(-1, 16 * jobs)).cast('Q')
         self.pids = {}          # of writers not waited for: number
         self.errors = set()     # names of what writers ended with
 
     def written(self, job):
-        return struct.unpack_from('<Q', self.shared, 16 * job)[0]
+        return self.shared[2 * job]
 
     def flushed(self, job):
-        return struct.unpack_from('<Q', self.shared, 16 * job + 8)[0]
+        return self.shared[2 * job + 1]
 
     def total(self):
         return sum(self.written(job) for job in range(self.jobs))
@@ -82,10 +84,10 @@ class Load:
             if os.pwrite(fd, data, offset) != BLOCK or \
                     os.pread(fd, BLOCK, offset) != data:
                 os._exit(254)
-            struct.pack_into('<Q', self.shared, 16 * job, sequence)
+            self.shared[2 * job] = sequence
             if sequence % FSYNC_EVERY == 0:
                 os.fsync(fd)
-                struct.pack_into('<Q', self.shared, 16 * job + 8, sequence)
+                self.shared[2 * job + 1] = sequence
 
     def wait_progress(self, what='load to go on', timeout=30):
         """Wait until each writer has had something flushed since now."""
@@ -165,8 +167,10 @@ def descriptors(qsd):
 
 
 def mount_count():
+    """How many mounts this test has; others come and go."""
     with open('/proc/self/mountinfo', encoding='utf-8') as mounts:
-        return len(mounts.readlines())
+        return sum(line.split()[4].startswith(f'{TEST_DIR}/')
+                   for line in mounts)
 
 
 def limit_gap(start, seconds, what):
@@ -174,3 +178,16 @@ def limit_gap(start, seconds, what):
     passed = time.monotonic() - start
     if passed > seconds * TIMEOUT_FACTOR:
         raise TestFailure(f'{what} took {passed:.1f} s')
+
+
+def in_request(pid):
+    """Is this process inside of a FUSE request (other than to open the file)?
+
+    Only root may ask.
+    """
+    try:
+        with open(f'/proc/{pid}/stack', encoding='ascii') as stack:
+            calls = stack.read()
+            return 'fuse_' in calls and 'openat' not in calls
+    except OSError:
+        return False

@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 
-from .env import QEMU_IMG_PROG, QEMU_IO_PROG, TEST_DIR, TIMEOUT_FACTOR
+from .env import (QEMU_IMG_PROG, QEMU_IO_PROG, QSD_IMG_PROG, TEST_DIR,
+                  TIMEOUT_FACTOR)
 from .testing import TestFailure, filter_text, log, skip
 
-__all__ = ['run', 'require_programs', 'qemu_img', 'qemu_io', 'run_log']
+__all__ = ['run', 'require_programs', 'qemu_img', 'qemu_io', 'qsd_img',
+           'run_log']
 
 # Sanitizers' options are meant for the daemon alone.
 CLEAN_ENV = {key: value for key, value in os.environ.items()
@@ -62,13 +64,17 @@ def qemu_img(*args, **kwargs):
     return run(QEMU_IMG_PROG, *args, **kwargs).stdout
 
 
-def qemu_io(image, *commands, read_only=False, check=True):
-    """Run qemu-io commands on a raw @image; returns its output.
+def qsd_img(*args, **kwargs):
+    return run(QSD_IMG_PROG, *args, **kwargs).stdout
+
+
+def qemu_io(image, *commands, read_only=False, check=True, imgfmt='raw'):
+    """Run qemu-io commands on an @image; returns its output.
 
     qemu-io of old answers status 0 to a failed command, so that the output
     is what tells.
     """
-    argv = [QEMU_IO_PROG, '-f', 'raw']
+    argv = [QEMU_IO_PROG, '-f', imgfmt]
     if read_only:
         argv.append('-r')
     for command in commands:
