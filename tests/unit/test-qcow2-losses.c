@@ -580,6 +580,44 @@ static void coroutine_fn test_lazy_grow(void *opaque)
     image_deinit(&im);
 }
 
+/* ---- a refcount block that is everywhere, and full ---- */
+
+static void put_be(FILE *f, long offset, uint64_t value, unsigned bytes)
+{
+    uint64_t be = GUINT64_TO_BE(value << (64 - 8 * bytes));
+
+    g_assert_cmpint(fseek(f, offset, SEEK_SET), ==, 0);
+    g_assert_cmpuint(fwrite(&be, bytes, 1, f), ==, 1);
+}
+
+/* Looking for a free cluster in 2^19 times the same block takes no time. */
+static void coroutine_fn test_same_block(void *opaque)
+{
+    const unsigned entries = 1 << 19, table = 1 << 20, block = 1 << 19;
+    g_autofree uint8_t *buf = g_malloc(1 << 16);
+    Image im;
+    FILE *f;
+
+    image_init(&im, "cluster_size=64k", false);
+    f = fopen(im.path, "r+");
+    g_assert_nonnull(f);
+    for (unsigned i = 0; i < 1 << 15; i++) {
+        put_be(f, block + i * 2, 1, 2);
+    }
+    for (unsigned i = 0; i < entries; i++) {
+        put_be(f, table + i * 8, block, 8);
+    }
+    put_be(f, 48, table, 8);
+    put_be(f, 56, entries * 8 >> 16, 4);
+    g_assert_cmpint(fclose(f), ==, 0);
+
+    co_open(&im, ", 'overlap-check': 'none'", NULL);
+    g_assert_cmpint(co_try_write(&im, 0, 1 << 16, 1), ==, -EIO);
+    g_assert_cmpint(co_try_read(&im, 0, 1 << 16, buf), ==, 0);
+    co_close(&im);
+    image_deinit(&im);
+}
+
 /* ---- main ---- */
 
 int main(int argc, char **argv)
@@ -599,6 +637,7 @@ int main(int argc, char **argv)
         { "damaged", test_damaged },
         { "lazy-refcounts", test_lazy },
         { "lazy-grow", test_lazy_grow },
+        { "same-block", test_same_block },
     };
 
     g_test_init(&argc, &argv, NULL);
