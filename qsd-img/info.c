@@ -126,7 +126,7 @@ static void print_snapshot(const SnapshotInfo *sn)
            clock, icount);
 }
 
-static void print_snapshots(const SnapshotInfoList *list)
+void img_print_snapshots(const SnapshotInfoList *list)
 {
     if (!list) {
         return;
@@ -190,7 +190,7 @@ static void print_image(const ImageInfo *info)
         puts("cleanly shut down: no");
     }
     print_backing(info);
-    print_snapshots(info->snapshots);
+    img_print_snapshots(info->snapshots);
     print_specific(info->format_specific);
 }
 

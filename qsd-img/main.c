@@ -47,6 +47,9 @@ static const ImgCommand commands[] = {
     { "map", ":hf:s:l:U", img_co_map,
       "map [-f FMT] [-U] [-s START] [-l LENGTH] [--output=human|json] FILE",
       1 },
+    { "snapshot", ":hf:la:c:d:qU", img_co_snapshot,
+      "snapshot [-f FMT] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] [-q] "
+      "[-U]\n      [--output=human|json] FILE", 1 },
 };
 
 static const struct option long_options[] = {

@@ -7,7 +7,8 @@
  *   util.c      sizes, progress, output
  *   formats.c   the options that images can be made with
  *   new.c       making images; command "create"
- *   check.c, compare.c, convert.c (copy.c), info.c, map.c   the other commands
+ *   check.c, compare.c, convert.c (copy.c), info.c, map.c, snapshot.c
+ *               the other commands
  *
  * A command is a coroutine of the main thread; all others that it starts run
  * there as well.
@@ -46,7 +47,7 @@ typedef struct ImgArgs {
 typedef int coroutine_fn ImgCommandFunc(const ImgArgs *args);
 
 ImgCommandFunc img_co_check, img_co_compare, img_co_convert, img_co_create,
-               img_co_info, img_co_map;
+               img_co_info, img_co_map, img_co_snapshot;
 
 /* Make the object that --object says: a secret. */
 bool coroutine_fn img_co_add_object(const char *arg, Error **errp);
@@ -115,6 +116,9 @@ int64_t img_parse_size(const char *text);
 
 /* A size given to an option: -1 and a message on stderr if it is none. */
 int64_t img_size_arg(const char *name, const char *text);
+
+/* The table of snapshots, nothing if there are none (info.c). */
+void img_print_snapshots(const SnapshotInfoList *list);
 
 /* Print JSON text and a newline. */
 void img_print_json(const QObject *obj);
