@@ -27,7 +27,7 @@ static void make(const char *name, int64_t length, const char *backing,
 static void make_raw(const char *name, int64_t length, char fill)
 {
     g_autofree char *path = in_dir(name);
-    g_autofree char *data = g_malloc(length);
+    g_autofree char *data = g_malloc(length + 1);
     g_autoptr(GError) error = NULL;
 
     memset(data, fill, length);

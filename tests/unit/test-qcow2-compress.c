@@ -378,7 +378,7 @@ static void coroutine_fn co_test_bomb(void *opaque)
 
     co_start(&d, kind, true);
     /* Data begin behind header, refcounts, L1 and L2. */
-    spoil(kind, 0, image + 5 * 2 * MiB, 2048);
+    spoil(kind, 0, image + 5 * 2 * MiB, MIN(len - 5 * 2 * MiB, 2048));
     co_open(&d, false);
     buf = g_malloc(kind->cluster);
     if (co_rw(&d, false, 0, kind->cluster, buf, 0) >= 0) {
