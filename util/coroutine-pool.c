@@ -91,6 +91,8 @@ static void stack_free(CoroutineStack *stack)
 #endif
 #ifdef ASAN_ENABLED
     __lsan_unregister_root_region(stack->base, stack->size);
+    /* Frames that were never left are marked; others may get this memory. */
+    ASAN_UNPOISON_MEMORY_REGION(stack->base, stack->size);
 #endif
     munmap(stack->map, guard + stack->size);
 }

@@ -28,6 +28,7 @@
 #endif
 
 #ifdef ASAN_ENABLED
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #include <sanitizer/lsan_interface.h>
 #endif
