@@ -21,18 +21,6 @@
 /* Nobody writes to a file that is made an image. */
 #define SHARED_PERMS (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED)
 
-/* Names of the features that this program and others know. */
-static const Qcow2Feature feature_names[] = {
-    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 0, "dirty bit" },
-    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 1, "corrupt bit" },
-    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 2, "external data file" },
-    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 3, "compression type" },
-    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 4, "extended L2 entries" },
-    { QCOW2_FEAT_TYPE_COMPATIBLE, 0, "lazy refcounts" },
-    { QCOW2_FEAT_TYPE_AUTOCLEAR, 0, "bitmaps" },
-    { QCOW2_FEAT_TYPE_AUTOCLEAR, 1, "raw external data" },
-};
-
 typedef struct Create {
     const BlockdevCreateOptionsQcow2 *o;
     bool v3;
@@ -273,10 +261,10 @@ static void append_extensions(const Create *c, GByteArray *out)
         append_extension(out, QCOW2_EXT_CRYPTO_HEADER, &ext, sizeof(ext));
     }
     /* Only a comfort: left out where a small cluster has no room for it. */
-    if (c->v3 && out->len + sizeof(feature_names) + 16 + name_len
+    if (c->v3 && out->len + sizeof(qcow2_feature_names) + 16 + name_len
                  <= c->cluster_size) {
-        append_extension(out, QCOW2_EXT_FEATURE_TABLE, feature_names,
-                         sizeof(feature_names));
+        append_extension(out, QCOW2_EXT_FEATURE_TABLE, qcow2_feature_names,
+                         sizeof(qcow2_feature_names));
     }
     append_extension(out, QCOW2_EXT_END, NULL, 0);
 }

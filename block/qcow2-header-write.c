@@ -140,21 +140,22 @@ static bool put_unknown(HeaderWriter *w, const BDRVQcow2State *s)
     return true;
 }
 
+const Qcow2Feature qcow2_feature_names[QCOW2_N_FEATURES] = {
+    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 0, "dirty bit" },
+    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 1, "corrupt bit" },
+    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 2, "external data file" },
+    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 3, "compression type" },
+    { QCOW2_FEAT_TYPE_INCOMPATIBLE, 4, "extended L2 entries" },
+    { QCOW2_FEAT_TYPE_COMPATIBLE, 0, "lazy refcounts" },
+    { QCOW2_FEAT_TYPE_AUTOCLEAR, 0, "bitmaps" },
+    { QCOW2_FEAT_TYPE_AUTOCLEAR, 1, "raw external data" },
+};
+
 /* Names of our features, for programs that lack them, if there is room. */
 static void put_feature_names(HeaderWriter *w)
 {
-    static const Qcow2Feature names[] = {
-        { QCOW2_FEAT_TYPE_INCOMPATIBLE, 0, "dirty bit" },
-        { QCOW2_FEAT_TYPE_INCOMPATIBLE, 1, "corrupt bit" },
-        { QCOW2_FEAT_TYPE_INCOMPATIBLE, 2, "external data file" },
-        { QCOW2_FEAT_TYPE_INCOMPATIBLE, 3, "compression type" },
-        { QCOW2_FEAT_TYPE_INCOMPATIBLE, 4, "extended L2 entries" },
-        { QCOW2_FEAT_TYPE_COMPATIBLE, 0, "lazy refcounts" },
-        { QCOW2_FEAT_TYPE_AUTOCLEAR, 0, "bitmaps" },
-        { QCOW2_FEAT_TYPE_AUTOCLEAR, 1, "raw external data" },
-    };
-
-    put_extension(w, QCOW2_EXT_FEATURE_TABLE, names, sizeof(names));
+    put_extension(w, QCOW2_EXT_FEATURE_TABLE, qcow2_feature_names,
+                  sizeof(qcow2_feature_names));
 }
 
 static uint64_t optional_size(const BDRVQcow2State *s)

@@ -339,27 +339,6 @@ static void find_cow(const BDRVQcow2State *s, Alloc *a)
     }
 }
 
-/* True if guest bytes [@start, @end) are known to read as zeroes. */
-static bool coroutine_fn co_reads_zero(BlockDriverState *bs, int64_t start,
-                                       int64_t end)
-{
-    while (start < end) {
-        Qcow2Extent ext;
-
-        if (qcow2_co_extent(bs, start, end - start, &ext) < 0) {
-            return false;
-        }
-        if (ext.type == QCOW2_NORMAL || ext.type == QCOW2_COMPRESSED
-            || ((ext.type == QCOW2_UNALLOCATED
-                 || ext.type == QCOW2_UNALLOCATED_ALLOC)
-                && bs->backing && start < bdrv_getlength(bs->backing->bs))) {
-            return false;
-        }
-        start += ext.bytes;
-    }
-    return true;
-}
-
 static int coroutine_fn co_read_cow(BlockDriverState *bs, int64_t start,
                                     int64_t end, uint8_t *buf)
 {
@@ -419,8 +398,8 @@ static int coroutine_fn co_write_alloc(BlockDriverState *bs, Alloc *a,
     /* In clusters never written to, zeroes are there already. */
     if ((a->cow_start == a->offset && a->cow_end == a->end)
         || (a->virgin && !s->crypto
-            && co_reads_zero(bs, a->cow_start, a->offset)
-            && co_reads_zero(bs, a->end, a->cow_end))) {
+            && qcow2_co_is_zero(bs, a->cow_start, a->offset, false) > 0
+            && qcow2_co_is_zero(bs, a->end, a->cow_end, false) > 0)) {
         return co_write_data(bs, a->offset, a->host + (a->offset - a->first),
                              a->end - a->offset, qiov, qoff);
     }

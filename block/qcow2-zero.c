@@ -302,9 +302,8 @@ static int coroutine_fn co_write_zero_data(BlockDriverState *bs,
     return qcow2_co_pwritev(bs, offset, bytes, &qiov, 0);
 }
 
-/* 1: bytes [@start, @end) read as zeroes; 0: they may not. */
-static int coroutine_fn co_is_zero(BlockDriverState *bs, int64_t start,
-                                   int64_t end)
+int coroutine_fn qcow2_co_is_zero(BlockDriverState *bs, int64_t start,
+                                  int64_t end, bool ask_backing)
 {
     while (start < end) {
         Qcow2Extent ext;
@@ -317,8 +316,9 @@ static int coroutine_fn co_is_zero(BlockDriverState *bs, int64_t start,
             || ((ext.type == QCOW2_UNALLOCATED
                  || ext.type == QCOW2_UNALLOCATED_ALLOC)
                 && has_backing(bs, start)
-                && !bdrv_co_is_zero_fast(bs->backing->bs, start,
-                                         ext.bytes))) {
+                && !(ask_backing
+                     && bdrv_co_is_zero_fast(bs->backing->bs, start,
+                                             ext.bytes)))) {
             return 0;
         }
         start += ext.bytes;
@@ -341,15 +341,15 @@ static int coroutine_fn co_zero_part(BlockDriverState *bs, int64_t start,
     int ret;
 
     qcow2_co_reserve(s, &r, unit, unit_end);
-    ret = co_is_zero(bs, start, end);
+    ret = qcow2_co_is_zero(bs, start, end, true);
     if (ret != 0) {
         qcow2_unreserve(&r);
         qcow2_leave(s, epoch);
         return MIN(ret, 0);
     }
-    ret = co_is_zero(bs, unit, start);
+    ret = qcow2_co_is_zero(bs, unit, start, true);
     if (ret > 0) {
-        ret = co_is_zero(bs, end, unit_end);
+        ret = qcow2_co_is_zero(bs, end, unit_end, true);
     }
     if (ret > 0) {
         ret = s->extended_l2
@@ -450,7 +450,7 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
     if (s->version < 3 && !(flags & BDRV_REQ_MAY_UNMAP)) {
         unsigned epoch = qcow2_enter(s);
 
-        ret = co_is_zero(bs, offset, end);
+        ret = qcow2_co_is_zero(bs, offset, end, true);
         qcow2_leave(s, epoch);
         if (ret <= 0) {
             return -ENOTSUP;

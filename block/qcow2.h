@@ -276,6 +276,10 @@ bool coroutine_fn qcow2_co_read_header(BlockDriverState *bs, Error **errp);
 int coroutine_fn qcow2_co_update_header(BlockDriverState *bs);
 void qcow2_free_header(BDRVQcow2State *s);
 
+/* The feature name table of images that we write. */
+#define QCOW2_N_FEATURES 8
+extern const Qcow2Feature qcow2_feature_names[QCOW2_N_FEATURES];
+
 /* Set or clear incompatible features in the file, and flush. */
 int coroutine_fn qcow2_co_set_incompatible(BlockDriverState *bs,
                                            uint64_t set, uint64_t clear);
@@ -483,6 +487,13 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
                                         BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset,
                                    int64_t bytes);
+
+/*
+ * 1: guest bytes [@start, @end) read as zeroes; 0: they may not; or -errno.
+ * @ask_backing: also where only the backing node, which is asked, knows.
+ */
+int coroutine_fn qcow2_co_is_zero(BlockDriverState *bs, int64_t start,
+                                  int64_t end, bool ask_backing);
 
 /*
  * Drop the mapping of whole clusters [@offset, @offset + @bytes), so that they

@@ -12,8 +12,9 @@
  */
 #include <string.h>
 
-#include "tests/unit/block-test.h"
 #include "block/snapshot.h"
+#include "tests/unit/block-test.h"
+#include "tests/unit/image-tools.h"
 
 #define MAX_BYTES (12 << 20)
 #define START_BYTES (8 << 20)
@@ -91,28 +92,6 @@ typedef struct Worker {
     Model *model;
     GRand *rand;
 } Worker;
-
-static int64_t env_number(const char *name, int64_t otherwise)
-{
-    const char *text = g_getenv(name);
-
-    return text ? g_ascii_strtoll(text, NULL, 10) : otherwise;
-}
-
-static void G_GNUC_PRINTF(1, 2) run(const char *fmt, ...)
-{
-    va_list ap;
-    g_autofree char *command = NULL, *out = NULL, *err = NULL;
-    int status;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    if (!g_spawn_command_line_sync(command, &out, &err, &status, NULL)
-        || status != 0) {
-        g_error("%s: status %d\n%s%s", command, status, out, err);
-    }
-}
 
 /* ---- ranges ---- */
 
@@ -319,7 +298,7 @@ static void coroutine_fn worker_entry(void *opaque)
 static void coroutine_fn co_round(Model *m)
 {
     BlockTestGang *gang = block_test_gang_new();
-    int n = env_number("QCOW2_MODEL_WORKERS", 8);
+    int n = image_test_number("QCOW2_MODEL_WORKERS", 8);
 
     for (int i = 0; i < n; i++) {
         Worker *w = g_new(Worker, 1);
@@ -358,9 +337,9 @@ static void judge(Model *m)
 {
     g_autofree char *raw = g_build_filename(m->dir, "shadow", NULL);
 
-    run("qemu-img check -q -f qcow2 %s", m->path);
+    image_test_run("qemu-img check -q -f qcow2 %s", m->path);
     g_assert_true(g_file_set_contents(raw, (char *)m->shadow, m->len, NULL));
-    run("qemu-img compare -q -f raw -F qcow2 %s %s", raw, m->path);
+    image_test_run("qemu-img compare -q -f raw -F qcow2 %s %s", raw, m->path);
     g_remove(raw);
 }
 
@@ -431,44 +410,35 @@ static void make_image(Model *m)
         }
         g_assert_true(g_file_set_contents(raw, (char *)m->shadow, m->len,
                                           NULL));
-        run("qemu-img convert -q -c -f raw -O qcow2 -o %s %s %s", create, raw,
-            m->path);
+        image_test_run("qemu-img convert -q -c -f raw -O qcow2 -o %s %s %s",
+                       create, raw, m->path);
     } else if (c->backing) {
-        run("qemu-img create -q -f qcow2 %s %s", base, c->backing);
+        image_test_run("qemu-img create -q -f qcow2 %s %s", base, c->backing);
         for (int i = 1; i < 20; i++) {
-            run("qemu-io -f qcow2 -c 'write -q -P %d %d 70k' %s", i,
-                i * 240000 / 512 * 512, base);
+            image_test_run("qemu-io -f qcow2 -c 'write -q -P %d %d 70k' %s", i,
+                           i * 240000 / 512 * 512, base);
             memset(m->shadow + i * 240000 / 512 * 512, i, 70 << 10);
         }
-        run("qemu-img create -q -f qcow2 -o %s -b base -F qcow2 %s %d",
-            create, m->path, START_BYTES);
+        image_test_run("qemu-img create -q -f qcow2 -o %s -b base -F qcow2 "
+                       "%s %d", create, m->path, START_BYTES);
     } else {
-        run("qemu-img create -q -f qcow2 -o %s %s %d", create, m->path,
-            START_BYTES);
+        image_test_run("qemu-img create -q -f qcow2 -o %s %s %d", create,
+                       m->path, START_BYTES);
     }
-}
-
-/* In memory if there is room for it: flushes cost nothing there. */
-static char *make_dir(void)
-{
-    if (g_access("/dev/shm", W_OK) == 0) {
-        return g_mkdtemp(g_strdup("/dev/shm/qsd-model-XXXXXX"));
-    }
-    return g_dir_make_tmp("qsd-model-XXXXXX", NULL);
 }
 
 static void coroutine_fn co_test(void *opaque)
 {
     const Config *c = opaque;
-    uint32_t seed = env_number("QCOW2_MODEL_SEED", g_test_rand_int());
-    int rounds = env_number("QCOW2_MODEL_ROUNDS", 6);
+    uint32_t seed = image_test_number("QCOW2_MODEL_SEED", g_test_rand_int());
+    int rounds = image_test_number("QCOW2_MODEL_ROUNDS", 6);
     Model m = {
         .config = c,
-        .dir = make_dir(),
+        .dir = image_test_folder("qsd-model"),
         .rand = g_rand_new_with_seed(seed),
         .shadow = g_malloc0(MAX_BYTES),
         .len = START_BYTES,
-        .ops = env_number("QCOW2_MODEL_OPS", 60),
+        .ops = image_test_number("QCOW2_MODEL_OPS", 60),
     };
 
     g_test_message("QCOW2_MODEL_SEED=%u", seed);
@@ -497,7 +467,7 @@ static void coroutine_fn co_test(void *opaque)
         }
     }
     co_close(&m);
-    run("rm -r %s", m.dir);
+    image_test_run("rm -r %s", m.dir);
     pthread_mutex_destroy(&m.lock);
     g_rand_free(m.rand);
     g_free(m.snapshot);
