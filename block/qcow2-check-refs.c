@@ -218,6 +218,9 @@ static int coroutine_fn co_use_l1(Qcow2Check *c, uint64_t offset, uint32_t n,
         uint64_t entry = GUINT64_FROM_BE(l1[i]);
         uint64_t table = entry & QCOW2_L1E_OFFSET_MASK;
 
+        if (!entry) {
+            continue;           /* of which a large table may be full */
+        }
         qcow2_check_progress(c, i, n);
         if (entry & QCOW2_L1E_RESERVED_MASK) {
             qcow2_check_say(c, "ERROR found L1 entry with reserved bits set: "
@@ -597,8 +600,11 @@ int coroutine_fn qcow2_check_co_copied(Qcow2Check *c)
     for (uint32_t i = 0; ret >= 0 && i < s->l1_size; i++) {
         uint64_t table = s->l1_table[i] & QCOW2_L1E_OFFSET_MASK, refcount;
 
+        if (!table) {
+            continue;
+        }
         qcow2_check_progress(c, i, s->l1_size);
-        if (!table || qcow2_in_cluster(s, table)
+        if (qcow2_in_cluster(s, table)
             || qcow2_check_co_refcount(c, table >> s->cluster_bits,
                                        &refcount) < 0) {
             continue;

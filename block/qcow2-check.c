@@ -40,10 +40,14 @@ void qcow2_check_say(Qcow2Check *c, const char *fmt, ...)
 
 void qcow2_check_progress(Qcow2Check *c, uint64_t done, uint64_t total)
 {
-    double now = c->done + c->part * done / MAX(total, 1);
+    double now;
 
+    if (!c->hooks->progress) {
+        return;
+    }
+    now = c->done + c->part * done / MAX(total, 1);
     /* Some work is done twice; nobody wants to see that. */
-    if (c->hooks->progress && done % 256 == 0 && now > c->shown) {
+    if (now > c->shown) {
         c->shown = now;
         c->hooks->progress(c->hooks->opaque, now);
     }
