@@ -36,6 +36,7 @@ def make_loads():
         for kind, rw in (('read', 'randread'), ('write', 'randwrite'),
                          ('mix', 'randrw')):
             loads[f'{size}-{jobs}x{depth}-{kind}'] = (rw, size, jobs, depth)
+    loads['64k-1x16-seqwrite'] = ('write', '64k', 1, 16)
     for rw in ('read', 'write'):
         loads[f'1m-1x8-{rw}'] = (rw, '1m', 1, 8)
     return loads
@@ -50,7 +51,7 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter,
         epilog='loads, named by block size, jobs x queue depth, kind (mix: '
-        '70 % reads;\n1m is sequential, the others are random):\n    ' +
+        '70 % reads;\n1m and seq are sequential, the others random):\n    ' +
         '\n    '.join(LOADS) + '\ncontenders:\n    ' + '\n    '.join(
             f'{one.name:{width}} {one.about}' for one in everybody))
     parser.add_argument('--rounds', type=int, default=5)

@@ -56,7 +56,7 @@ class Disk:
     image: str = ''                 # 'raw' or an image format of qemu-img
     # How it comes about.  full: filled once.  new: made anew, and empty, for
     # each measurement, and so much larger that most writes allocate.
-    # metadata: made once, 20 times as large, with all tables but no data.
+    # sparse: made once, 20 times as large, with all tables but no data.
     kind: str = 'full'
 
 
@@ -73,10 +73,13 @@ DISKS = {
     'qcow2-new': Disk('empty qcow2 image, so that writes allocate',
                       (FILE, 'driver=qcow2,node-name=disk,file=file0'),
                       'qcow2', 'new'),
+    'raw-20x': Disk('raw image of 20 times the size, a hole',
+                    (FILE, 'driver=raw,node-name=disk,file=file0'),
+                    'raw', 'sparse'),
     'qcow2-20x': Disk('qcow2 image of 20 times the size, with all tables '
                       'but no data',
                       (FILE, 'driver=qcow2,node-name=disk,file=file0'),
-                      'qcow2', 'metadata'),
+                      'qcow2', 'sparse'),
 }
 
 
@@ -136,10 +139,11 @@ class Images:
             self.need(path, 8)
             qemu_img('create', '-q', '-f', image, path, str(8 * self.bytes))
         elif not os.path.exists(path):
-            if kind == 'metadata':
+            if kind == 'sparse':
                 self.need(path, 20)
+                tables = 'off' if image == 'raw' else 'metadata'
                 qemu_img('create', '-q', '-f', image, '-o',
-                         'preallocation=metadata', path,
+                         f'preallocation={tables}', path,
                          str(20 * self.bytes))
             else:
                 self.fill(path, image)
@@ -160,12 +164,13 @@ class Images:
             with open(path, 'wb') as file:
                 for _ in range(self.bytes >> 20):
                     file.write(os.urandom(1 << 20))
-                file.flush()
-                os.fsync(file.fileno())
         else:
             qemu_img('convert', '-f', 'raw', '-O', image,
                      self.path('raw'), path)
-        with open(path, 'rb', buffering=0) as file:     # into the page cache
+        # Into the page cache in the same way, however it was written.
+        with open(path, 'rb', buffering=0) as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while file.read(1 << 20):
                 pass
 

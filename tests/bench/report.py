@@ -24,6 +24,10 @@ BARS = [
     ('own-dev:raw', 'ref:raw', '1m-*', 1.0),
     ('own-ring:qcow2', 'own-ring:raw', '4k-?x64-read', 0.95),
     ('own-ring:qcow2', 'own-ring:raw', '4k-?x64-write', 0.95),
+    ('own-ring:qcow2-20x', 'own-ring:raw-20x', '4k-?x64-read', 0.95),
+    ('own-ring:qcow2-20x', 'own-ring:raw-20x', '4k-?x64-write', 0.95),
+    ('own-ring:qcow2-new', 'ref:qcow2-new', '4k-1x64-write', 1.5),
+    ('own-ring:qcow2-new', 'ref:qcow2-new', '64k-1x16-seqwrite', 1.5),
 ]
 
 
@@ -36,7 +40,8 @@ def bases(contender):
     server, _, disk = contender.partition(':')
     suffix = f':{disk}' if disk else ''
     kind, _, transport = server.partition('-')
-    pairs = [('/ref', 'ref' + suffix), ('/raw', server + ':raw'),
+    raw = 'raw-20x' if disk.endswith('-20x') else 'raw'
+    pairs = [('/ref', 'ref' + suffix), ('/raw', f'{server}:{raw}'),
              ('/null', 'null-ring' if transport == 'ring' else 'null-dev')]
     if transport == 'ring':
         pairs.insert(0, ('/dev', f'{kind}-dev{suffix}'))
