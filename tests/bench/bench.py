@@ -5,11 +5,13 @@ taking turns, medians over rounds, ratios within each round.
 
 Writes PREFIX.txt, PREFIX.svg and PREFIX.json; docs/performance.md explains the
 table.  Needs root, fio, and a quiet machine: `foreign` is what others took of
-it, in CPUs.  Contenders that cannot run here are left out, with the reason.
+it, in CPUs.  Contenders that cannot run here are left out, with the reason, and
+so is one that hangs, from there on.
 """
 
 import argparse
 import fnmatch
+import itertools
 import json
 import os
 import resource
@@ -24,6 +26,7 @@ import report
 import svg
 
 RAMP = 0.5                      # seconds before each measurement
+GRACE = 60                      # seconds that fio may take besides measuring
 PARAMETER = '/sys/module/fuse/parameters/enable_uring'
 
 
@@ -106,23 +109,31 @@ def children_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def run_fio(path, load, seconds):
+def run_fio(server, path, load, seconds):
     """(fio's job report, its CPU seconds)."""
     rw, size, jobs, depth = LOADS[load]
     before = children_seconds()
-    result = subprocess.run(
-        ['fio', '--name=x', f'--filename={path}', f'--rw={rw}',
-         '--rwmixread=70', f'--bs={size}', f'--numjobs={jobs}',
-         f'--iodepth={depth}', '--ioengine=io_uring', '--direct=1',
-         '--time_based', f'--runtime={seconds:g}', f'--ramp_time={RAMP}',
-         '--norandommap', '--randrepeat=0', '--invalidate=0',
-         '--fallocate=none', '--thread', '--group_reporting',
-         '--output-format=json'],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        timeout=seconds * 4 + 60)
-    if result.returncode:
-        raise contenders.Unavailable(f'fio: {result.stderr.strip()[-300:]}')
-    text = result.stdout
+    with subprocess.Popen(
+            ['fio', '--name=x', f'--filename={path}', f'--rw={rw}',
+             '--rwmixread=70', f'--bs={size}', f'--numjobs={jobs}',
+             f'--iodepth={depth}', '--ioengine=io_uring', '--direct=1',
+             '--time_based', f'--runtime={seconds:g}', f'--ramp_time={RAMP}',
+             '--norandommap', '--randrepeat=0', '--invalidate=0',
+             '--fallocate=none', '--thread', '--group_reporting',
+             '--output-format=json'],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True) as fio:
+        try:
+            text, errors = fio.communicate(timeout=seconds * 4 + GRACE)
+        except subprocess.TimeoutExpired as err:
+            # The server first: while it has a request of fio's, not even
+            # SIGKILL ends that.
+            server.kill()
+            fio.kill()
+            raise contenders.Hangs('fio has been waiting for an answer for '
+                                   f'{err.timeout:g} s') from None
+    if fio.returncode:
+        raise contenders.Unavailable(f'fio: {errors.strip()[-300:]}')
     job = json.loads(text[text.index('{'):])['jobs'][0]
     return job, children_seconds() - before
 
@@ -130,7 +141,7 @@ def run_fio(path, load, seconds):
 def measure(server, path, load, seconds):
     """One measurement as a dictionary."""
     start, busy, cpu = time.monotonic(), busy_seconds(), server.cpu_seconds()
-    job, fio_cpu = run_fio(path, load, seconds)
+    job, fio_cpu = run_fio(server, path, load, seconds)
     cpu = server.cpu_seconds() - cpu
     elapsed = time.monotonic() - start
     foreign = (busy_seconds() - busy - cpu - fio_cpu) / elapsed
@@ -173,28 +184,30 @@ def choose(args, images):
 
 
 def run_rounds(args, loads, chosen, images):
-    runs = []
-    for number in range(args.rounds):
-        for load in loads:
-            # Another one begins in every round.
-            shift = number % len(chosen)
-            for one in chosen[shift:] + chosen[:shift]:
-                try:
-                    with contenders.serve(one, images, args) as (server, to):
-                        run = measure(server, to, load, args.seconds)
-                except contenders.Unavailable as err:
-                    print(f'failed: {one.name} {load}: {err}',
-                          file=sys.stderr)
-                    continue
-                run.update(round=number, contender=one.name)
-                runs.append(run)
-                print(f'{number} {load:14} {one.name:18} '
-                      f'{run["iops"]:9.0f} IOPS '
-                      f'foreign {run["foreign"]:.2f}', file=sys.stderr)
+    """(runs, lines about who was left out meanwhile)"""
     names = [one.name for one in chosen]
+    runs, notes, left = [], [], list(chosen)
+    for number, load in itertools.product(range(args.rounds), loads):
+        # Another one begins in every round.
+        shift = number % len(chosen)
+        for one in left[shift:] + left[:shift]:
+            try:
+                with contenders.serve(one, images, args) as (server, to):
+                    run = measure(server, to, load, args.seconds)
+            except contenders.Unavailable as err:
+                print(f'failed: {one.name} {load}: {err}', file=sys.stderr)
+                if isinstance(err, contenders.Hangs):
+                    left.remove(one)
+                    notes.append(f'{one.name} left out from round {number}, '
+                                 f'{load} on: {err}')
+                continue
+            run.update(round=number, contender=one.name)
+            runs.append(run)
+            print(f'{number} {load:14} {one.name:18} {run["iops"]:9.0f} IOPS '
+                  f'foreign {run["foreign"]:.2f}', file=sys.stderr)
     runs.sort(key=lambda run: (loads.index(run['load']),
                                names.index(run['contender']), run['round']))
-    return runs
+    return runs, notes
 
 
 def describe(args, chosen):
@@ -239,8 +252,8 @@ def measure_all(args):
     try:
         images = contenders.Images(scratch, args.size)
         chosen = choose(args, images)
-        runs = run_rounds(args, loads, chosen, images)
-        return describe(args, chosen), runs
+        runs, notes = run_rounds(args, loads, chosen, images)
+        return describe(args, chosen) + notes, runs
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         if before:

@@ -87,6 +87,10 @@ class Unavailable(Exception):
     """The contender cannot run here; the text says why."""
 
 
+class Hangs(Unavailable):
+    """It does not answer any more, and has been ended."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Contender:
     server: str
@@ -209,6 +213,9 @@ class Process:
     def __init__(self, process):
         self.process = process
 
+    def kill(self):
+        self.process.kill()
+
     def cpu_seconds(self):
         """Of all its threads; to the nanosecond where the kernel tells."""
         total = 0
@@ -234,10 +241,16 @@ class Process:
         return 0
 
 
+def mounts_at(mountpoint):
+    """How many there are: a look at the file itself could wait forever."""
+    with open('/proc/self/mountinfo', encoding='utf-8') as mounts:
+        return sum(line.split()[4] == mountpoint for line in mounts)
+
+
 def wait_mounted(mountpoint, before, process, errors):
-    """Until another file system answers at @mountpoint."""
+    """Until there is one more mount at @mountpoint."""
     deadline = time.monotonic() + 20
-    while os.stat(mountpoint).st_dev == before:
+    while mounts_at(mountpoint) == before:
         if process.poll() is not None:
             errors.seek(0)
             text = errors.read().strip().splitlines()
@@ -257,7 +270,7 @@ def serve(contender, images, args):
     mountpoint = os.path.join(images.scratch, 'export')
     with open(mountpoint, 'ab'):
         pass
-    before = os.stat(mountpoint).st_dev
+    before = mounts_at(mountpoint)
     with open(os.path.join(images.scratch, 'errors'), 'w+',
               encoding='utf-8') as errors:
         process = subprocess.Popen(
@@ -272,7 +285,7 @@ def serve(contender, images, args):
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(20)
-            if os.path.ismount(mountpoint) or process.returncode:
+                process.wait()
+            if mounts_at(mountpoint) > before:
                 subprocess.run(['umount', '-l', mountpoint], check=False,
                                capture_output=True)

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: MIT
 """The benchmark's arithmetic and its tables."""
 
+import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 import xml.dom.minidom
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
@@ -65,6 +68,37 @@ class Report(unittest.TestCase):
             self.assertIn(contender, names)
             self.assertIn(base, names)
             self.assertTrue(bench.select(pattern, list(bench.LOADS), 'load'))
+
+
+class Hanging(unittest.TestCase):
+    """Servers that never answer: the load waits as long as they live."""
+
+    @contextlib.contextmanager
+    def serve(self, _one, _images, _args):
+        with subprocess.Popen(['sleep', 'infinity']) as process:
+            os.environ['SERVER_PID'] = str(process.pid)
+            yield contenders.Process(process), '/nonexistent'
+            process.kill()
+
+    def test_is_left_out(self):
+        args = argparse.Namespace(rounds=2, seconds=0)
+        chosen = contenders.everybody()[:2]
+        with tempfile.TemporaryDirectory() as folder:
+            fio = os.path.join(folder, 'fio')
+            with open(fio, 'w', encoding='ascii') as file:
+                file.write('#!/bin/sh\n'
+                           'exec tail --pid $SERVER_PID -f /dev/null\n')
+            os.chmod(fio, 0o755)
+            with unittest.mock.patch.multiple(bench, GRACE=0.1), \
+                 unittest.mock.patch.multiple(contenders, serve=self.serve), \
+                 unittest.mock.patch.dict(os.environ, PATH=folder +
+                                          os.pathsep + os.environ['PATH']):
+                runs, notes = bench.run_rounds(args, ['4k-1x1-read'], chosen,
+                                               None)
+        self.assertEqual(runs, [])
+        self.assertEqual(len(notes), 2)
+        self.assertRegex(notes[1], 'null-dev left out from round 0, '
+                                   '4k-1x1-read on: fio has been waiting')
 
 
 class Program(unittest.TestCase):
