@@ -7,10 +7,11 @@ The tables are plain text in tests/data/reference/; tests/README.md says what
 they look like.
 """
 
-import errno
+import ctypes
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -229,21 +230,50 @@ def make_template(folder):
     (folder / 'truncated.qcow2').write_bytes(image[:100])
 
 
-def process_ended(pid):
-    try:
-        state = Path(f'/proc/{pid}/stat').read_text('utf-8')
-    except OSError:
-        return True
-    return state.rsplit(')', 1)[1].split()[0] == 'Z'
+IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100    # inotify(7)
+LIBC = ctypes.CDLL(None)
 
 
-def open_error(path):
-    """The errno with which opening @path fails, or 0."""
+class Changes:
+    """A folder's new files and what is written to files in it, and a process's
+    end, to wait for: from here on."""
+
+    def __init__(self, folder, pid):
+        self.inotify = LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        assert self.inotify >= 0
+        LIBC.inotify_add_watch(self.inotify, os.fsencode(folder),
+                               IN_MODIFY | IN_MOVED_TO | IN_CREATE)
+        self.poll = select.poll()
+        self.poll.register(self.inotify, select.POLLIN)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+            self.poll.register(self.pidfd, select.POLLIN)
+        except ProcessLookupError:
+            self.pidfd = None
+
+    def wait(self, seconds):
+        """For at least one; False if there was none in time."""
+        ready = self.poll.poll(max(seconds, 0) * 1000)
+        if any(fd == self.inotify for fd, _ in ready):
+            os.read(self.inotify, 1 << 16)
+        return bool(ready)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for fd in (self.inotify, self.pidfd):
+            if fd is not None:
+                os.close(fd)
+
+
+def wait_disconnected(path):
+    """Until the file's server, which has ended, is known to be gone: as long
+    as it isn't, opening the file waits."""
     try:
         os.close(os.open(path, os.O_RDONLY))
-    except OSError as err:
-        return err.errno
-    return 0
+    except OSError:
+        pass
 
 
 class Running:
@@ -268,12 +298,13 @@ class Running:
             .replace(self.program, 'qemu-storage-daemon')
 
     def until(self, condition):
-        """Wait; False if it took too long."""
+        """Wait for what the program writes, or its end, to make that true;
+        False if it took too long."""
         deadline = time.monotonic() + PATIENCE * TIMEOUT_FACTOR
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
+        with Changes(self.folder, self.process.pid) as changes:
+            while not condition():
+                if not changes.wait(deadline - time.monotonic()):
+                    return condition()
         return True
 
     def ended(self):
@@ -295,11 +326,13 @@ class Running:
     def end_background(self):
         """End what --daemonize has left."""
         pid = int((self.folder / 'pid').read_text('utf-8'))
-        os.kill(pid, signal.SIGTERM)
-        if self.until(lambda: process_ended(pid)):
-            return 'in background'
-        os.kill(pid, signal.SIGKILL)
-        return 'in background, hangs'
+        pidfd = os.pidfd_open(pid)
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        ended, _, _ = select.select([pidfd], [], [], PATIENCE * TIMEOUT_FACTOR)
+        if not ended:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        return 'in background' if ended else 'in background, hangs'
 
     def lines(self, end):
         return comparable(self.output(), self.output('.err'), end)
@@ -351,7 +384,7 @@ class Observer:
         running.process.kill()
         running.process.wait()
         running.process.stdin.close()
-        running.until(lambda: open_error(folder / 'mnt') == errno.ENOTCONN)
+        wait_disconnected(folder / 'mnt')
         (folder / 'pid').unlink()
 
     def command_line(self, folder, case):
