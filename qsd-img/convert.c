@@ -112,6 +112,7 @@ static bool coroutine_fn co_open_sources(Convert *c)
             .format = args->value['f'],
             .cache = args->value['T'],
             .force_share = args->given['U'],
+            .alone = true,
         };
 
         s->blk = img_co_open(&open);

@@ -238,7 +238,9 @@ static BlockBackend *coroutine_fn co_attach(const ImgOpen *open,
     if (open->resize) {
         perm |= BLK_PERM_RESIZE;
     }
-    blk = blk_new(NULL, perm, BLK_PERM_ALL);
+    blk = blk_new(NULL, perm, open->alone
+                  ? BLK_PERM_ALL & ~(BLK_PERM_WRITE | BLK_PERM_RESIZE)
+                  : BLK_PERM_ALL);
     if (!blk_co_attach(blk, bs, errp)) {
         blk_co_free(blk);
         return NULL;

@@ -66,14 +66,15 @@ typedef struct ImgOpen {
     bool write, resize;         /* what the user will do besides reading */
     bool unmap;                 /* pass discards on */
     bool force_share;
+    bool alone;                 /* nobody may write meanwhile */
     bool no_backing;            /* only the image itself */
     bool inspect;               /* no data is read: needs no key, and a broken
                                    image will do */
 } ImgOpen;
 
 /*
- * Open an image, for a user who lets others do what they like.  Says what is
- * wrong on stderr and returns NULL otherwise.  The node is closed at exit.
+ * Open an image.  Says what is wrong on stderr and returns NULL otherwise.  The
+ * node is closed at exit.
  */
 BlockBackend *coroutine_fn img_co_open(const ImgOpen *open);
 
