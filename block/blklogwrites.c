@@ -397,6 +397,7 @@ static void coroutine_fn blklogwrites_co_close(BlockDriverState *bs)
         if (ret < 0 || flush < 0) {
             error_report("Could not write the log of node '%s' on closing: %s",
                          bs->node_name, g_strerror(-MIN(ret, flush)));
+            bdrv_close_failed = true;
         }
     }
     state_deinit(s);

@@ -84,6 +84,10 @@ void coroutine_fn bdrv_co_unref(BlockDriverState *bs);
 /* Close every node the monitor holds (at exit).  All exports are gone. */
 void coroutine_fn bdrv_co_close_all(void);
 
+/* [main thread] Some node's data did not all reach its file when it was closed;
+ * what was wrong has been reported. */
+extern bool bdrv_close_failed;
+
 const char *bdrv_get_node_name(const BlockDriverState *bs);
 const char *bdrv_get_format_name(const BlockDriverState *bs);
 bool bdrv_is_read_only(const BlockDriverState *bs);

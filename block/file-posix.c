@@ -272,7 +272,7 @@ static int reopen_call(void *opaque)
 
 static int close_call(void *opaque)
 {
-    return close(*(int *)opaque);
+    return close(*(int *)opaque) < 0 && errno != EINTR ? -errno : 0;
 }
 
 /* ---- open and close ---- */
@@ -374,8 +374,14 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs,
 static void coroutine_fn file_co_close(BlockDriverState *bs)
 {
     FileState *s = bs->opaque;
+    int ret = file_co_call(s->local_fs, close_call, &s->fd);
 
-    file_co_call(s->local_fs, close_call, &s->fd);
+    /* The first to notice that data was lost, on network file systems. */
+    if (ret < 0 && !bs->read_only) {
+        error_report("Could not close '%s' of node '%s': %s", bs->filename,
+                     bs->node_name, strerror(-ret));
+        bdrv_close_failed = true;
+    }
     s->fd = -1;
 }
 

@@ -511,6 +511,8 @@ BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options,
 
 /* ---- closing ---- */
 
+bool bdrv_close_failed;
+
 void bdrv_ref(BlockDriverState *bs)
 {
     bs->refcnt++;
@@ -529,6 +531,7 @@ void coroutine_fn bdrv_co_unref_locked(BlockDriverState *bs)
         if (ret < 0) {
             error_report("Could not flush node '%s' on closing: %s",
                          bs->node_name, strerror(-ret));
+            bdrv_close_failed = true;
         }
     }
     node_co_close(bs);

@@ -310,6 +310,7 @@ static void coroutine_fn co_store_bitmaps(BlockDriverState *bs)
         error_prepend(&err, "Lost persistent bitmaps of node '%s': ",
                       bs->node_name);
         error_report_err(err);
+        bdrv_close_failed = true;
     }
 }
 
@@ -324,6 +325,7 @@ static void coroutine_fn co_write_everything(BlockDriverState *bs)
     if (ret < 0) {
         error_report("Could not write the metadata of node '%s' on closing: "
                      "%s", bs->node_name, strerror(-ret));
+        bdrv_close_failed = true;
     }
 }
 

@@ -220,6 +220,9 @@ static void coroutine_fn co_main(void *opaque)
     state.status = co_add_objects() ? state.command->co_run(&state.args)
                                     : state.command->failed;
     bdrv_co_close_all();
+    if (bdrv_close_failed && state.status == EXIT_SUCCESS) {
+        state.status = state.command->failed;
+    }
     state.ended = true;
 }
 
@@ -238,7 +241,7 @@ static int run(void)
     }
     aio_context_free(ctx);
     coroutine_pool_drain();
-    if (fflush(stdout) != 0) {
+    if (fflush(stdout) != 0 || ferror(stdout)) {
         error_report("Could not write the output");
         return state.command->failed;
     }
