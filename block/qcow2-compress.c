@@ -488,7 +488,7 @@ static int coroutine_fn co_link(BlockDriverState *bs, int64_t offset,
     old = qcow2_cache_word(slice, qcow2_slice_index(s, offset)
                                   * s->l2_entry_words);
     qcow2_set_entries(s, slice, offset, 1, entry);
-    qcow2_give_up_entry(s, old, QCOW2_DISCARD_OTHER);
+    qcow2_give_up_entry(bs, old, QCOW2_DISCARD_OTHER);
     co_mutex_unlock(&s->lock);
     qcow2_cache_put(s->l2_cache, slice);
     return 0;

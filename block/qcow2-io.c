@@ -439,7 +439,7 @@ static int coroutine_fn co_link(BlockDriverState *bs, Alloc *a)
         new_entry(s, a, i, entry);
         qcow2_set_entries(s, slice, a->first + i * s->cluster_size, 1, entry);
         if (a->need == NEW) {
-            qcow2_give_up_entry(s, *old_entry(s, a, i), QCOW2_DISCARD_OTHER);
+            qcow2_give_up_entry(bs, *old_entry(s, a, i), QCOW2_DISCARD_OTHER);
         }
     }
     co_mutex_unlock(&s->lock);

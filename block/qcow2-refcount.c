@@ -151,9 +151,9 @@ static int coroutine_fn co_clean_blocks(BlockDriverState *bs)
         Qcow2CacheCopy *copy = &copies[i];
 
         if (ret >= 0) {
-            BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_UPDATE_PART);
-            ret = bdrv_co_pwrite(bs->file, copy->offset + copy->start,
-                                 copy->end - copy->start, copy->data, 0);
+            ret = qcow2_co_write_metadata(bs, QCOW2_OL_REFCOUNT_BLOCK,
+                                          copy->offset + copy->start,
+                                          copy->end - copy->start, copy->data);
         }
         qcow2_cache_copy_done(s->refblock_cache, copy, ret < 0);
     }
@@ -742,16 +742,19 @@ void qcow2_compressed_range(const BDRVQcow2State *s, uint64_t entry,
     *bytes = sectors * 512 - (*offset & 511);
 }
 
-void qcow2_give_up_entry(BDRVQcow2State *s, uint64_t entry,
+void qcow2_give_up_entry(BlockDriverState *bs, uint64_t entry,
                          Qcow2DiscardType type)
 {
-    uint64_t offset, bytes;
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t offset = entry & QCOW2_L2E_OFFSET_MASK, bytes = s->cluster_size;
 
     if (entry & QCOW2_OFLAG_COMPRESSED) {
         qcow2_compressed_range(s, entry, &offset, &bytes);
+    } else if (!offset || s->external_data_file) {
+        return;
+    }
+    /* Freed, live metadata would be discarded and handed out. */
+    if (!qcow2_overlaps(bs, 0, offset, bytes)) {
         qcow2_give_up(s, offset, bytes, type);
-    } else if ((entry & QCOW2_L2E_OFFSET_MASK) && !s->external_data_file) {
-        qcow2_give_up(s, entry & QCOW2_L2E_OFFSET_MASK, s->cluster_size,
-                      type);
     }
 }

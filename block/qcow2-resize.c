@@ -408,8 +408,10 @@ static void coroutine_fn co_drop_tables(BlockDriverState *bs, int64_t size)
             s->l1_dirty_start = i;
             s->l1_dirty_end = i + 1;
         }
-        qcow2_metamap_set(s, table, s->cluster_size, 0);
-        qcow2_give_up(s, table, s->cluster_size, QCOW2_DISCARD_ALWAYS);
+        if (!qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2, table, s->cluster_size)) {
+            qcow2_metamap_set(s, table, s->cluster_size, 0);
+            qcow2_give_up(s, table, s->cluster_size, QCOW2_DISCARD_ALWAYS);
+        }
     }
     co_mutex_unlock(&s->lock);
     co_mutex_unlock(&s->l1_lock);

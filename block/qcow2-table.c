@@ -445,7 +445,9 @@ int coroutine_fn qcow2_co_own_l2(BlockDriverState *bs, int64_t offset)
         __atomic_store_n(&s->l1_table[index], table | QCOW2_OFLAG_COPIED,
                          __ATOMIC_RELEASE);
         mark_l1_dirty(s, index);
-        if (old) {
+        if (old && !qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2
+                                       | QCOW2_OL_INACTIVE_L2, old,
+                                   s->cluster_size)) {
             qcow2_give_up(s, old, s->cluster_size, QCOW2_DISCARD_OTHER);
         }
         co_mutex_unlock(&s->lock);

@@ -144,32 +144,48 @@ static void coroutine_fn co_end_round(BDRVQcow2State *s, Round *r,
 
 /* ---- writing ---- */
 
+int coroutine_fn qcow2_co_write_metadata(BlockDriverState *bs,
+                                         Qcow2Overlap kind, uint64_t offset,
+                                         uint64_t bytes, const void *data)
+{
+    static const BlkdebugEvent events[] = {
+        [__builtin_ctz(QCOW2_OL_ACTIVE_L1)] = BLKDBG_L1_UPDATE,
+        [__builtin_ctz(QCOW2_OL_ACTIVE_L2)] = BLKDBG_L2_UPDATE,
+        [__builtin_ctz(QCOW2_OL_REFCOUNT_TABLE)] = BLKDBG_REFTABLE_UPDATE,
+        [__builtin_ctz(QCOW2_OL_REFCOUNT_BLOCK)] = BLKDBG_REFBLOCK_UPDATE_PART,
+    };
+    BDRVQcow2State *s = bs->opaque;
+
+    if (__atomic_load_n(&s->corrupt, __ATOMIC_RELAXED)
+        || qcow2_overlaps(bs, kind, offset, bytes)) {
+        return -EIO;
+    }
+    BLKDBG_EVENT(bs->file, events[__builtin_ctz(kind)]);
+    return bdrv_co_pwrite(bs->file, offset, bytes, data, 0);
+}
+
 static int coroutine_fn co_write_copies(BlockDriverState *bs,
                                         const Qcow2CacheCopy *copies,
-                                        unsigned n, BlkdebugEvent event,
-                                        unsigned kind)
+                                        unsigned n, Qcow2Overlap kind)
 {
     int ret = 0;
 
     for (unsigned i = 0; ret >= 0 && i < n; i++) {
         const Qcow2CacheCopy *copy = &copies[i];
 
-        if (qcow2_overlaps(bs, kind, copy->offset + copy->start,
-                           copy->end - copy->start)) {
-            return -EIO;
-        }
-        BLKDBG_EVENT(bs->file, event);
-        ret = bdrv_co_pwrite(bs->file, copy->offset + copy->start,
-                             copy->end - copy->start, copy->data, 0);
+        ret = qcow2_co_write_metadata(bs, kind, copy->offset + copy->start,
+                                      copy->end - copy->start, copy->data);
     }
     return ret;
 }
 
-static int coroutine_fn co_write_blocks(BlockDriverState *bs, const Round *r)
+/* Entries [@start, @end) of the L1 or refcount table at @offset. */
+static int coroutine_fn co_write_table(BlockDriverState *bs, Qcow2Overlap kind,
+                                       uint64_t offset, uint64_t start,
+                                       uint64_t end, const uint64_t *entries)
 {
-    return co_write_copies(bs, r->blocks, r->n_blocks,
-                           BLKDBG_REFBLOCK_UPDATE_PART,
-                           QCOW2_OL_REFCOUNT_BLOCK);
+    return qcow2_co_write_metadata(bs, kind, offset + start * sizeof(*entries),
+                                   (end - start) * sizeof(*entries), entries);
 }
 
 static int coroutine_fn co_flush_data(BlockDriverState *bs)
@@ -185,17 +201,15 @@ static int coroutine_fn co_flush_data(BlockDriverState *bs)
 
 static int coroutine_fn co_write_round(BlockDriverState *bs, const Round *r)
 {
-    int ret = co_write_blocks(bs, r);
+    int ret = co_write_copies(bs, r->blocks, r->n_blocks,
+                              QCOW2_OL_REFCOUNT_BLOCK);
 
     if (ret >= 0 && r->reftable) {
         ret = bdrv_co_flush(bs->file->bs);
         if (ret >= 0) {
-            BLKDBG_EVENT(bs->file, BLKDBG_REFTABLE_UPDATE);
-            ret = bdrv_co_pwrite(
-                bs->file, r->reftable_offset
-                          + r->reftable_start * sizeof(uint64_t),
-                (r->reftable_end - r->reftable_start) * sizeof(uint64_t),
-                r->reftable, 0);
+            ret = co_write_table(bs, QCOW2_OL_REFCOUNT_TABLE,
+                                 r->reftable_offset, r->reftable_start,
+                                 r->reftable_end, r->reftable);
         }
     }
     if (ret < 0 || (!r->n_l2 && !r->l1 && TAILQ_EMPTY(&r->given_up))) {
@@ -204,15 +218,11 @@ static int coroutine_fn co_write_round(BlockDriverState *bs, const Round *r)
 
     ret = co_flush_data(bs);
     if (ret >= 0) {
-        ret = co_write_copies(bs, r->l2, r->n_l2, BLKDBG_L2_UPDATE,
-                              QCOW2_OL_ACTIVE_L2);
+        ret = co_write_copies(bs, r->l2, r->n_l2, QCOW2_OL_ACTIVE_L2);
     }
     if (ret >= 0 && r->l1) {
-        BLKDBG_EVENT(bs->file, BLKDBG_L1_UPDATE);
-        ret = bdrv_co_pwrite(bs->file, r->l1_offset
-                                       + r->l1_start * sizeof(uint64_t),
-                             (r->l1_end - r->l1_start) * sizeof(uint64_t),
-                             r->l1, 0);
+        ret = co_write_table(bs, QCOW2_OL_ACTIVE_L1, r->l1_offset, r->l1_start,
+                             r->l1_end, r->l1);
     }
     if (ret >= 0 && !TAILQ_EMPTY(&r->given_up)) {
         ret = bdrv_co_flush(bs->file->bs);
@@ -275,11 +285,15 @@ static void coroutine_fn co_free(BlockDriverState *bs, Qcow2Free *f)
 static void coroutine_fn co_free_list(BlockDriverState *bs,
                                       Qcow2FreeList *list)
 {
+    BDRVQcow2State *s = bs->opaque;
     Qcow2Free *f;
 
     while ((f = TAILQ_FIRST(list))) {
         TAILQ_REMOVE(list, f, next);
-        co_free(bs, f);
+        /* What a corrupt image gives up may be something else as well. */
+        if (!__atomic_load_n(&s->corrupt, __ATOMIC_RELAXED)) {
+            co_free(bs, f);
+        }
         g_free(f);
     }
 }

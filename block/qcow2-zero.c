@@ -101,7 +101,7 @@ static void change_cluster(BlockDriverState *bs, Qcow2CacheEntry *slice,
     }
     qcow2_set_entries(s, slice, offset, 1, entry);
     if (!(entry[0] & QCOW2_L2E_OFFSET_MASK)) {
-        qcow2_give_up_entry(s, old[0], type);
+        qcow2_give_up_entry(bs, old[0], type);
     }
 }
 
@@ -119,11 +119,13 @@ static void coroutine_fn co_discard_data(BlockDriverState *bs, unsigned n,
     }
     for (unsigned i = 0; i < n; i++) {
         uint64_t entry = entries[i * s->l2_entry_words];
+        uint64_t host = entry & QCOW2_L2E_OFFSET_MASK;
 
-        if (keeps_host(s, entry, s->external_data_file ? ZERO_KEEP : DISCARD)) {
+        if (keeps_host(s, entry, s->external_data_file ? ZERO_KEEP : DISCARD)
+            && (s->external_data_file
+                || !qcow2_overlaps(bs, 0, host, s->cluster_size))) {
             /* A hint: errors are none. */
-            bdrv_co_pdiscard(s->data_file, entry & QCOW2_L2E_OFFSET_MASK,
-                             s->cluster_size);
+            bdrv_co_pdiscard(s->data_file, host, s->cluster_size);
         }
     }
 }

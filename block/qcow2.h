@@ -396,8 +396,11 @@ void coroutine_fn qcow2_co_unalloc(BlockDriverState *bs, uint64_t offset,
 void qcow2_give_up(BDRVQcow2State *s, uint64_t offset, uint64_t bytes,
                    Qcow2DiscardType type);
 
-/* Give up what an L2 entry (host order) refers to. */
-void qcow2_give_up_entry(BDRVQcow2State *s, uint64_t entry,
+/*
+ * Give up what an L2 entry (host order) refers to.  If that is metadata it
+ * stays, and corruption is signalled.
+ */
+void qcow2_give_up_entry(BlockDriverState *bs, uint64_t entry,
                          Qcow2DiscardType type);
 
 /* File offset and length in bytes of a compressed entry. */
@@ -412,6 +415,14 @@ void qcow2_compressed_range(const BDRVQcow2State *s, uint64_t entry,
  * lock.
  */
 int coroutine_fn qcow2_co_writeback(BlockDriverState *bs);
+
+/*
+ * Write a part of the metadata that is of @kind (one bit) in its place.  -EIO
+ * if there is other metadata as well, or the image is corrupt.
+ */
+int coroutine_fn qcow2_co_write_metadata(BlockDriverState *bs,
+                                         Qcow2Overlap kind, uint64_t offset,
+                                         uint64_t bytes, const void *data);
 
 /*
  * No request is in flight (drained, or opening or closing): afterwards the file

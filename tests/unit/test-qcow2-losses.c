@@ -245,6 +245,102 @@ static void coroutine_fn test_allocator(void *opaque)
     g_rand_free(rand);
 }
 
+/* The image file's cluster at @offset, which the caller frees. */
+static char *read_cluster(const Image *im, uint64_t offset, uint64_t size)
+{
+    g_autofree char *file = NULL;
+    gsize len;
+
+    g_assert_true(g_file_get_contents(im->path, &file, &len, NULL));
+    g_assert_cmpuint(offset + size, <=, len);
+    return g_memdup2(file + offset, size);
+}
+
+/* Guest cluster 1 is live metadata, says the image: giving it up frees none. */
+static void coroutine_fn co_give_up_metadata(int what, const char *more)
+{
+    g_autofree char *before = NULL, *after = NULL;
+    TestImage file;
+    uint64_t l2, victim;
+    Image im;
+
+    image_init(&im, "cluster_size=64k", false);
+    image_test_run("qemu-io -f qcow2 -c 'write -q 0 64k' %s", im.path);
+    test_image_load(&file, im.path);
+    l2 = test_image_find_l2(&file, TEST_L2_DATA, false);
+    victim = what == 0 ? file.h.l1_table_offset
+             : what == 1 ? l2
+             : what == 2 ? file.h.refcount_table_offset
+                         : test_image_refblock(&file);
+    test_image_set(&file, l2 + 8, victim | QCOW2_OFLAG_COPIED);
+    test_image_save(&file, im.path);
+    test_image_free(&file);
+    before = read_cluster(&im, victim, 65536);
+
+    co_open(&im, more, NULL);
+    co_discard(&im, 65536, 65536);
+    blk_co_begin_request(im.blk);
+    g_assert_cmpint(blk_co_flush(im.blk), ==, -EIO);
+    blk_end_request(im.blk);
+    g_assert_cmpint(co_try_write(&im, MIB, 65536, 0xee), ==, -EIO);
+    co_close(&im);
+    after = read_cluster(&im, victim, 65536);
+    g_assert_true(memcmp(before, after, 65536) == 0);
+    image_deinit(&im);
+}
+
+static void coroutine_fn test_live_metadata(void *opaque)
+{
+    for (int what = 0; what < 4; what++) {
+        co_give_up_metadata(what, "");
+        co_give_up_metadata(what, ", 'discard-no-unref': true");
+    }
+}
+
+/*
+ * The L1 table is a refcount block as well, for clusters that are about to be
+ * taken (@near) or never.  Neither use may write it.
+ */
+static void coroutine_fn co_share_l1(bool near)
+{
+    g_autofree char *before = NULL, *after = NULL;
+    TestImage file;
+    uint64_t l1;
+    Image im;
+
+    image_init(&im, "cluster_size=512,refcount_bits=64", false);
+    image_test_run("qemu-io -f qcow2 -c 'write -q 0 4k' %s", im.path);
+    test_image_load(&file, im.path);
+    /* The second half of the table is empty: as refcounts, all free. */
+    l1 = file.h.l1_table_offset + 512;
+    test_image_set(&file, file.h.refcount_table_offset + (near ? 1 : 40) * 8,
+                   l1);
+    test_image_save(&file, im.path);
+    test_image_free(&file);
+    before = read_cluster(&im, l1, 512);
+
+    co_open(&im, ", 'refcount-cache-size': 2048", NULL);
+    if (near) {
+        /* More refcount blocks than there is room for. */
+        co_try_write(&im, 0, MIB, 0xee);
+    } else {
+        g_assert_cmpint(co_try_write(&im, 3 * MIB, 512, 0xee), ==, 0);
+    }
+    blk_co_begin_request(im.blk);
+    g_assert_cmpint(blk_co_flush(im.blk), ==, -EIO);
+    blk_end_request(im.blk);
+    co_close(&im);
+    after = read_cluster(&im, l1, 512);
+    g_assert_true(memcmp(before, after, 512) == 0);
+    image_deinit(&im);
+}
+
+static void coroutine_fn test_shared_table(void *opaque)
+{
+    co_share_l1(true);
+    co_share_l1(false);
+}
+
 /* ---- a warm L2 cache over a backing file ---- */
 
 static void coroutine_fn test_warm_cache(void *opaque)
@@ -628,6 +724,8 @@ int main(int argc, char **argv)
     } tests[] = {
         { "queues", test_queues },
         { "allocator", test_allocator },
+        { "live-metadata", test_live_metadata },
+        { "shared-table", test_shared_table },
         { "warm-cache", test_warm_cache },
         { "first-cluster", test_first_cluster },
         { "first-bytes", test_first_bytes },
