@@ -547,6 +547,14 @@ struct TrackedRequest {
 void coroutine_fn track_co_begin(BlockDriverState *bs, TrackedRequest *req,
                                  int64_t offset, int64_t end,
                                  bool serialising);
+
+/*
+ * The same for a write, not serialising, that its driver may extend to the end
+ * of a cluster if it reaches the end of the disk: where that is stays so.
+ */
+void coroutine_fn track_co_begin_to_end(BlockDriverState *bs,
+                                        TrackedRequest *req, int64_t offset,
+                                        int64_t end);
 void track_end(TrackedRequest *req);
 
 /*

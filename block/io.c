@@ -194,7 +194,7 @@ static int coroutine_fn co_write_compressed(BlockDriverState *bs,
                                        BDRV_REQ_WRITE_COMPRESSED);
         note_passed_on(bs, offset + bytes);
     } else if (bs->drv->bdrv_co_pwritev_compressed) {
-        track_co_begin(bs, &req, offset, offset + bytes, false);
+        track_co_begin_to_end(bs, &req, offset, offset + bytes);
         ret = bs->drv->bdrv_co_pwritev_compressed(bs, offset, bytes, qiov);
         if (ret >= 0) {
             bdrv_note_write(bs, offset + bytes);
@@ -309,10 +309,20 @@ int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset,
 
 /* ---- discard ---- */
 
+/* Only whole units go; the end of the image counts as the end of one. */
+static int coroutine_fn co_discard_units(BlockDriverState *bs, int64_t offset,
+                                         int64_t end, int64_t align)
+{
+    int64_t len = bdrv_getlength(bs);
+
+    end = end >= len ? bdrv_unit_up(len, align) : bdrv_unit_down(end, align);
+    return offset < end ? bs->drv->bdrv_co_pdiscard(bs, offset, end - offset)
+                        : 0;
+}
+
 static int coroutine_fn co_discard(BlockDriverState *bs, int64_t offset,
                                    int64_t bytes)
 {
-    int64_t len = bdrv_getlength(bs);
     int64_t align = MAX(bs->bl.request_alignment, bs->bl.pdiscard_alignment);
     int64_t max = bs->bl.max_pdiscard ? bs->bl.max_pdiscard
                                       : BDRV_REQUEST_MAX_BYTES;
@@ -322,24 +332,22 @@ static int coroutine_fn co_discard(BlockDriverState *bs, int64_t offset,
     if (!bs->discard_unmap || !bs->drv->bdrv_co_pdiscard) {
         return 0;
     }
-    bytes = MIN(bytes, len - offset);
+    bytes = MIN(bytes, bdrv_getlength(bs) - offset);
     if (bs->drv->passthrough) {
         return bytes > 0 ? bs->drv->bdrv_co_pdiscard(bs, offset, bytes) : 0;
     }
 
-    /* Only whole units go; the end of the image counts as the end of one. */
-    end = offset + bytes >= len ? bdrv_unit_up(len, align)
-                                : bdrv_unit_down(offset + bytes, align);
+    end = offset + bytes;
     offset = bdrv_unit_up(offset, align);
     max = MAX(bdrv_unit_down(max, align), align);
     while (ret >= 0 && offset < end) {
-        int64_t n = MIN(end - offset, max);
+        int64_t piece_end = MIN(end, offset + max);
         TrackedRequest req;
 
-        track_co_begin(bs, &req, offset, offset + n, false);
-        ret = bs->drv->bdrv_co_pdiscard(bs, offset, n);
+        track_co_begin_to_end(bs, &req, offset, piece_end);
+        ret = co_discard_units(bs, offset, piece_end, align);
         track_end(&req);
-        offset += n;
+        offset = piece_end;
     }
     return ret == -ENOTSUP ? 0 : MIN(ret, 0);
 }

@@ -90,6 +90,20 @@ void coroutine_fn track_co_begin(BlockDriverState *bs, TrackedRequest *req,
     wait_set_co_wait(&bs->tracked_done, no_conflict, req);
 }
 
+void coroutine_fn track_co_begin_to_end(BlockDriverState *bs,
+                                        TrackedRequest *req, int64_t offset,
+                                        int64_t end)
+{
+    bool at_end = end >= bdrv_getlength(bs);
+
+    track_co_begin(bs, req, offset, at_end ? INT64_MAX : end, false);
+    if (!at_end && end >= bdrv_getlength(bs)) {
+        /* It has been cut meanwhile. */
+        track_end(req);
+        track_co_begin(bs, req, offset, INT64_MAX, false);
+    }
+}
+
 void track_end(TrackedRequest *req)
 {
     BlockDriverState *bs = req->bs;

@@ -48,7 +48,7 @@ static int coroutine_fn co_drv_zeroes(BlockDriverState *bs, int64_t offset,
     if (!bs->drv->bdrv_co_pwrite_zeroes) {
         return -ENOTSUP;
     }
-    track_co_begin(bs, &req, offset, offset + bytes, false);
+    track_co_begin_to_end(bs, &req, offset, offset + bytes);
     bdrv_debug_event(bs, BLKDBG_PWRITEV_ZERO);
     ret = bs->drv->bdrv_co_pwrite_zeroes(bs, offset, bytes,
                                          flags & bs->drv->supported_zero_flags);

@@ -380,6 +380,102 @@ static void coroutine_fn co_test_snapshot(void *opaque)
     co_end(&d);
 }
 
+/* ---- requests that reach the end, while it moves ---- */
+
+#define END (1 * MiB - 1024)        /* in the middle of a cluster */
+
+typedef struct Growing {
+    Disk *d;
+    WaitSet done;
+    bool ended;
+} Growing;
+
+static bool has_grown(void *opaque)
+{
+    return ((Growing *)opaque)->ended;
+}
+
+/* Grow, and at once write what is new in the cluster of the old end. */
+static void coroutine_fn grow_entry(void *opaque)
+{
+    Growing *g = opaque;
+    Disk *d = g->d;
+    Error *err = NULL;
+
+    blk_co_begin_request(d->blk);
+    blk_co_truncate(d->blk, 8 * MiB, PREALLOC_MODE_OFF, BDRV_REQ_ZERO_WRITE,
+                    &err);
+    blk_end_request(d->blk);
+    node_test_no_error(err);
+    co_write(d, END, 512, 0x78);
+    g->ended = true;
+    wait_set_wake(&g->done);
+}
+
+static int coroutine_fn co_reach_end(Disk *d, int how)
+{
+    int64_t start = 1 * MiB - 4096;
+    g_autofree void *buf = g_malloc0(4096);
+    QEMUIOVector qiov;
+    int ret;
+
+    memset(buf, 0x9a, 4096);
+    qemu_iovec_init_buf(&qiov, buf, END - start);
+    blk_co_begin_request(d->blk);
+    ret = how == 0 ? blk_co_pwrite_zeroes(d->blk, start, END - start,
+                                          BDRV_REQ_MAY_UNMAP)
+          : how == 1 ? blk_co_pdiscard(d->blk, start, END - start)
+                     : blk_co_pwritev(d->blk, start, &qiov,
+                                      BDRV_REQ_WRITE_COMPRESSED);
+    blk_end_request(d->blk);
+    return ret;
+}
+
+/*
+ * What a request does to the rest of the last cluster it must do before the
+ * disk grows, or not at all.
+ */
+static void coroutine_fn co_test_moving_end(void *opaque)
+{
+    for (int how = 0; how < 3; how++) {
+        g_autofree char *json = g_strdup_printf(
+            "{'driver': 'qcow2', 'node-name': 'node', 'discard': 'unmap', "
+            "'file': {'driver': 'blkdebug', 'image': {'driver': 'file', "
+            "'filename': '%s'}, 'inject-error': [{'event': "
+            "'l1_grow_write_table', 'errno': 0, 'once': true, 'delay-ns': "
+            "20000000}]}}", path);
+        uint8_t *buf = g_malloc(512);
+        Disk d = { .shadow = g_malloc0(SHADOW_BYTES) };
+        Growing g = { .d = &d };
+        QEMUIOVector qiov;
+        int ret;
+
+        g_free(run("qemu-img create -q -f qcow2 -o cluster_size=4k %s %d",
+                   path, END));
+        d.bs = block_test_co_open(json);
+        d.blk = block_test_co_attach(d.bs, "user", BLK_PERM_ALL, BLK_PERM_ALL);
+        co_write(&d, 0, END, 0x67);
+        wait_set_init(&g.done);
+        coroutine_enter(coroutine_create(grow_entry, &g));
+        g_assert_false(g.ended);
+        ret = co_reach_end(&d, how);
+        g_assert_true(ret == 0 || (how == 2 && ret == -EINVAL));
+        g_assert_cmpint(blk_getlength(d.blk), ==, 8 * MiB);
+        wait_set_co_wait(&g.done, has_grown, &g);
+        wait_set_deinit(&g.done);
+
+        qemu_iovec_init_buf(&qiov, buf, 512);
+        blk_co_begin_request(d.blk);
+        g_assert_cmpint(blk_co_preadv(d.blk, END, &qiov, 0), ==, 0);
+        blk_end_request(d.blk);
+        g_assert_true(memcmp(buf, d.shadow + END, 512) == 0);
+        co_close(&d);
+        g_free(run("qemu-img check -q %s", path));
+        g_free(d.shadow);
+        g_free(buf);
+    }
+}
+
 /* ---- main ---- */
 
 static void add_all(const char *name, CoroutineEntry *entry)
@@ -425,6 +521,7 @@ int main(int argc, char **argv)
     add_all("refusals", co_test_refusals);
     add_all("backing", co_test_backing);
     add_all("snapshot", co_test_snapshot);
+    block_test_add("/qcow2-resize/moving-end", co_test_moving_end, NULL);
     ret = g_test_run();
     g_unlink(path);
     g_unlink(data_path);
