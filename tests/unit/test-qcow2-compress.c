@@ -183,10 +183,11 @@ static void coroutine_fn co_test_overwrite(void *opaque)
     co_open(&d, false);
     for (int i = 0; i < 60; i++) {
         int64_t offset = g_test_rand_int_range(0, DISK_BYTES);
-        int64_t bytes = MIN(g_test_rand_int_range(1, 20 * KiB),
-                            DISK_BYTES - offset);
-        int64_t around = MIN(bytes + 1000, DISK_BYTES - offset);
+        int64_t bytes = g_test_rand_int_range(1, 20 * KiB);
+        int64_t around;
 
+        bytes = MIN(bytes, DISK_BYTES - offset);
+        around = MIN(bytes + 1000, DISK_BYTES - offset);
         memset(d.shadow + offset, i + 1, bytes);
         co_write(&d, offset, bytes);
         co_verify(&d, MAX(offset - 1000, 0), around);
@@ -226,9 +227,9 @@ static void coroutine_fn co_test_write(void *opaque)
     co_open(&d, true);
     for (int i = 0; i < 30; i++) {
         int64_t offset = g_test_rand_int_range(0, DISK_BYTES);
-        int64_t bytes = MIN(g_test_rand_int_range(1, 30 * KiB),
-                            DISK_BYTES - offset);
+        int64_t bytes = g_test_rand_int_range(1, 30 * KiB);
 
+        bytes = MIN(bytes, DISK_BYTES - offset);
         memset(d.shadow + offset, i % 8 ? i : 0, bytes);
         co_write(&d, offset, bytes);
     }
@@ -409,9 +410,9 @@ static void coroutine_fn co_reader(void *opaque)
     for (int i = 0; i < 80; i++) {
         /* The second half belongs to the one that writes. */
         int64_t offset = g_rand_int_range(rand, 0, half);
-        int64_t bytes = MIN(g_rand_int_range(rand, 1, 8 * KiB),
-                            half - offset);
+        int64_t bytes = g_rand_int_range(rand, 1, 8 * KiB);
 
+        bytes = MIN(bytes, half - offset);
         if (r->writes) {
             offset += DISK_BYTES - half;
             memset(d->shadow + offset, i, bytes);
