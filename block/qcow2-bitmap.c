@@ -153,11 +153,10 @@ static void set_header_part(BDRVQcow2State *s, HeaderPart part)
 
 /*
  * Write a directory of @list and let the header lead to it.  An error leaves
- * the old one, and *@switched if that is not certain.
+ * the old one.
  */
 static int coroutine_fn co_switch_directory(BlockDriverState *bs,
-                                            const Qcow2BitmapList *list,
-                                            bool *switched)
+                                            const Qcow2BitmapList *list)
 {
     BDRVQcow2State *s = bs->opaque;
     HeaderPart old = get_header_part(s), new = { 0 };
@@ -165,7 +164,6 @@ static int coroutine_fn co_switch_directory(BlockDriverState *bs,
     int64_t offset = 0;
     int ret;
 
-    *switched = false;
     if (new.n > QCOW2_MAX_BITMAPS || dir->len > QCOW2_MAX_BITMAP_DIRECTORY) {
         return -EFBIG;
     }
@@ -183,21 +181,12 @@ static int coroutine_fn co_switch_directory(BlockDriverState *bs,
     /* Bits, tables, directory and their refcounts, then who needs them. */
     ret = qcow2_co_writeback(bs);
     if (ret >= 0) {
-        ret = bdrv_co_flush(bs->file->bs);
-    }
-    if (ret < 0) {
-        qcow2_co_free_old(bs, offset, dir->len);
-        return ret;
-    }
-    set_header_part(s, new);
-    ret = qcow2_co_update_header(bs);
-    *switched = ret != -ENOSPC;
-    if (ret >= 0) {
-        ret = bdrv_co_flush(bs->file->bs);
+        set_header_part(s, new);
+        ret = qcow2_co_update_header(bs);
     }
     if (ret < 0) {
         set_header_part(s, old);
-        if (!*switched) {
+        if (!qcow2_header_unsure(s)) {
             qcow2_co_free_old(bs, offset, dir->len);
         }
         return ret;
@@ -431,7 +420,6 @@ bool coroutine_fn qcow2_co_store_bitmaps(BlockDriverState *bs, Error **errp)
 {
     Qcow2BitmapList list = TAILQ_HEAD_INITIALIZER(list);
     const char *name = NULL;
-    bool switched = false;
     int ret;
 
     if (!has_something_to_store(bs)) {
@@ -444,14 +432,14 @@ bool coroutine_fn qcow2_co_store_bitmaps(BlockDriverState *bs, Error **errp)
     }
     if (ret >= 0) {
         name = NULL;
-        ret = co_switch_directory(bs, &list, &switched);
+        ret = co_switch_directory(bs, &list);
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret, name ? "Bitmap '%s' could not be written"
                                           : "%sBitmaps could not be written",
                          name ? name : "");
     }
-    if (ret >= 0 || !switched) {
+    if (ret >= 0 || !qcow2_header_unsure(bs->opaque)) {
         co_free_bits_of(bs, &list, ret < 0);
     }
     free_list(&list);
@@ -501,7 +489,6 @@ bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2Bitmap *b = qcow2_bitmap_find(s, name), *after;
-    bool switched;
     int ret;
 
     if (!b) {
@@ -510,7 +497,7 @@ bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
     after = TAILQ_NEXT(b, next);
     TAILQ_REMOVE(&s->bitmaps->list, b, next);
     ret = __atomic_load_n(&s->corrupt, __ATOMIC_RELAXED) ? -EIO
-          : co_switch_directory(bs, &s->bitmaps->list, &switched);
+          : co_switch_directory(bs, &s->bitmaps->list);
     if (ret < 0) {
         if (after) {
             TAILQ_INSERT_BEFORE(after, b, next);

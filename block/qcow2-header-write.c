@@ -4,8 +4,13 @@
  * corrupt.
  *
  * Whoever writes to the first cluster holds header_lock.  The header is written
- * whole only where its extensions change; the feature bits that change while
- * clients write (dirty, corrupt) are one write of eight bytes.
+ * whole only where its extensions change; what leads to a table, the length and
+ * the feature bits are one write of a few bytes each.
+ *
+ * Storage that reports an error may have written nothing, a part, or all.  What
+ * the header says decides which tables the image has, so memory and file must
+ * not part there: after an error the old bytes are written again, and while
+ * that fails as well no other metadata are (header_undo).
  *
  * Corruption is noticed in any thread, in the middle of a request: the flag
  * that stops writes is set there and then, the event and the bit in the file
@@ -18,6 +23,78 @@
 #include <string.h>
 
 #include "qapi/event.h"
+
+/* ---- changes, all or nothing ---- */
+
+/* Let the file say what memory does.  header_lock held. */
+static int coroutine_fn co_undo(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (!s->header_undo) {
+        return 0;
+    }
+    ret = bdrv_co_pwrite(bs->file, s->header_undo_at, s->header_undo_bytes,
+                         s->header_undo, 0);
+    if (ret >= 0) {
+        ret = bdrv_co_flush(bs->file->bs);
+    }
+    if (ret >= 0) {
+        g_free(s->header_undo);
+        __atomic_store_n(&s->header_undo, NULL, __ATOMIC_RELEASE);
+    }
+    return MIN(ret, 0);
+}
+
+int coroutine_fn qcow2_co_header_sure(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    if (!qcow2_header_unsure(s)) {
+        return 0;
+    }
+    if (__atomic_load_n(&s->corrupt, __ATOMIC_RELAXED)) {
+        return -EIO;
+    }
+    co_mutex_lock(&s->header_lock);
+    ret = co_undo(bs);
+    co_mutex_unlock(&s->header_lock);
+    return ret;
+}
+
+int coroutine_fn qcow2_co_change_header(BlockDriverState *bs,
+                                        BlkdebugEvent event, unsigned at,
+                                        const void *data, size_t bytes)
+{
+    BDRVQcow2State *s = bs->opaque;
+    g_autofree void *old = g_malloc(bytes);
+    int ret = co_undo(bs);
+
+    if (ret >= 0) {
+        ret = bdrv_co_pread(bs->file, at, bytes, old, 0);
+    }
+    if (ret >= 0) {
+        ret = bdrv_co_flush(bs->file->bs);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    BLKDBG_EVENT(bs->file, event);
+    ret = bdrv_co_pwrite(bs->file, at, bytes, data, 0);
+    if (ret >= 0) {
+        ret = bdrv_co_flush(bs->file->bs);
+    }
+    if (ret < 0) {
+        s->header_undo_at = at;
+        s->header_undo_bytes = bytes;
+        __atomic_store_n(&s->header_undo, g_steal_pointer(&old),
+                         __ATOMIC_RELEASE);
+        co_undo(bs);
+    }
+    return MIN(ret, 0);
+}
 
 /* ---- the first cluster ---- */
 
@@ -235,13 +312,12 @@ int coroutine_fn qcow2_co_update_header(BlockDriverState *bs)
     w.buf = g_malloc0(w.size);
     co_mutex_lock(&s->header_lock);
     if (fill(&w, bs, s)) {
-        ret = bdrv_co_pwrite(bs->file, 0, w.used, w.buf, 0);
+        ret = qcow2_co_change_header(bs, BLKDBG_NONE, 0, w.buf, w.used);
     }
     co_mutex_unlock(&s->header_lock);
     g_free(w.buf);
     return ret;
 }
-
 
 /* ---- features ---- */
 
@@ -259,18 +335,10 @@ int coroutine_fn qcow2_co_set_incompatible(BlockDriverState *bs,
     features = (s->incompatible_features | set) & ~clear;
     word = GUINT64_TO_BE(features);
     if (features != s->incompatible_features) {
-        if (clear) {
-            /* What makes the image clean must be there before it says so. */
-            ret = bdrv_co_flush(bs->file->bs);
-        }
-        if (ret >= 0) {
-            ret = bdrv_co_pwrite(bs->file, offsetof(Qcow2Header,
-                                                    incompatible_features),
-                                 sizeof(word), &word, 0);
-        }
-        if (ret >= 0) {
-            ret = bdrv_co_flush(bs->file->bs);
-        }
+        ret = qcow2_co_change_header(bs, BLKDBG_NONE,
+                                     offsetof(Qcow2Header,
+                                              incompatible_features),
+                                     &word, sizeof(word));
         if (ret >= 0) {
             __atomic_store_n(&s->incompatible_features, features,
                              __ATOMIC_RELAXED);

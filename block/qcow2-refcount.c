@@ -314,10 +314,7 @@ static int coroutine_fn co_new_block(BlockDriverState *bs, uint64_t cluster,
     return 0;
 }
 
-/*
- * The header's table offset and its length lie side by side.  Not flushed: who
- * has written them has to go on with the new table, whatever a flush says.
- */
+/* The header's table offset and its length lie side by side. */
 static int coroutine_fn co_switch_reftable(BlockDriverState *bs,
                                            uint64_t offset, uint64_t clusters)
 {
@@ -327,15 +324,11 @@ static int coroutine_fn co_switch_reftable(BlockDriverState *bs,
     } __attribute__((packed)) fields = {
         GUINT64_TO_BE(offset), GUINT32_TO_BE(clusters),
     };
-    int ret = bdrv_co_flush(bs->file->bs);
 
-    if (ret >= 0) {
-        BLKDBG_EVENT(bs->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
-        ret = bdrv_co_pwrite(bs->file,
-                             offsetof(Qcow2Header, refcount_table_offset),
-                             sizeof(fields), &fields, 0);
-    }
-    return MIN(ret, 0);
+    return qcow2_co_change_header(bs, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE,
+                                  offsetof(Qcow2Header,
+                                           refcount_table_offset),
+                                  &fields, sizeof(fields));
 }
 
 /* Blocks for @n_blocks * 2^refblock_bits clusters; the first @used count 1. */
@@ -408,6 +401,12 @@ static int coroutine_fn co_grow_reftable(BlockDriverState *bs,
         return -EIO;
     }
 
+    /* Nothing leads there, nor to what an earlier attempt has left. */
+    ret = qcow2_co_header_sure(bs);
+    if (ret < 0) {
+        return ret;
+    }
+
     BLKDBG_EVENT(bs->file, BLKDBG_REFTABLE_GROW);
     table = g_new0(uint64_t, entries);
     memcpy(table, s->reftable, s->reftable_entries * sizeof(uint64_t));
@@ -455,7 +454,7 @@ static int coroutine_fn co_grow_reftable(BlockDriverState *bs,
     if (old_bytes) {
         qcow2_give_up(s, old_offset, old_bytes, QCOW2_DISCARD_OTHER);
     }
-    return bdrv_co_flush(bs->file->bs);
+    return 0;
 }
 
 int coroutine_fn qcow2_co_change_refcount(BlockDriverState *bs,

@@ -238,16 +238,13 @@ static int coroutine_fn co_switch(Qcow2Check *c, uint64_t offset,
         .offset = GUINT64_TO_BE(offset),
         .clusters = GUINT32_TO_BE(clusters),
     };
-    int ret = bdrv_co_flush(c->bs->file->bs);
+    int ret;
 
-    if (ret >= 0) {
-        ret = bdrv_co_pwrite(c->bs->file,
-                             offsetof(Qcow2Header, refcount_table_offset),
-                             sizeof(part), &part, 0);
-    }
-    if (ret >= 0) {
-        ret = bdrv_co_flush(c->bs->file->bs);
-    }
+    co_mutex_lock(&c->s->header_lock);
+    ret = qcow2_co_change_header(c->bs, BLKDBG_NONE,
+                                 offsetof(Qcow2Header, refcount_table_offset),
+                                 &part, sizeof(part));
+    co_mutex_unlock(&c->s->header_lock);
     if (ret < 0) {
         qcow2_check_say(c, "ERROR setting reftable");
     }

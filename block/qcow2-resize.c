@@ -285,20 +285,15 @@ static int coroutine_fn co_write_size(BlockDriverState *bs, int64_t size,
     int ret = qcow2_co_writeback(bs);
 
     if (ret >= 0) {
-        ret = bdrv_co_flush(bs->file->bs);
-    }
-    if (ret >= 0) {
         co_mutex_lock(&s->header_lock);
-        ret = bdrv_co_pwrite(bs->file, offsetof(Qcow2Header, size),
-                             sizeof(field), &field, 0);
+        ret = qcow2_co_change_header(bs, BLKDBG_NONE,
+                                     offsetof(Qcow2Header, size), &field,
+                                     sizeof(field));
         if (ret >= 0) {
             /* Here, for others who write the header. */
             __atomic_store_n(&bs->total_bytes, size, __ATOMIC_RELAXED);
         }
         co_mutex_unlock(&s->header_lock);
-    }
-    if (ret >= 0) {
-        ret = bdrv_co_flush(bs->file->bs);
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to update the image size");

@@ -613,10 +613,7 @@ bool coroutine_fn qcow2_co_snapshot_delete(BlockDriverState *bs,
 
 /* ---- apply ---- */
 
-/*
- * Size, size of the L1 table and its place: one write.  Not flushed: who has
- * written them has to go on with the new table, whatever a flush says.
- */
+/* Size, size of the L1 table and its place lie side by side. */
 static int coroutine_fn co_switch_disk(BlockDriverState *bs, uint64_t size,
                                        uint64_t l1_offset, uint32_t l1_size)
 {
@@ -632,13 +629,13 @@ static int coroutine_fn co_switch_disk(BlockDriverState *bs, uint64_t size,
         .l1_size = GUINT32_TO_BE(l1_size),
         .l1_table_offset = GUINT64_TO_BE(l1_offset),
     };
-    int ret = bdrv_co_flush(bs->file->bs);
+    int ret;
 
-    if (ret >= 0) {
-        ret = bdrv_co_pwrite(bs->file, offsetof(Qcow2Header, size),
-                             sizeof(part), &part, 0);
-    }
-    return MIN(ret, 0);
+    co_mutex_lock(&s->header_lock);
+    ret = qcow2_co_change_header(bs, BLKDBG_NONE, offsetof(Qcow2Header, size),
+                                 &part, sizeof(part));
+    co_mutex_unlock(&s->header_lock);
+    return ret;
 }
 
 static bool can_apply(BlockDriverState *bs, const Qcow2Snapshot *sn,
@@ -706,10 +703,7 @@ static int coroutine_fn co_apply(BlockDriverState *bs, uint64_t *l1,
     }
     __atomic_store_n(&bs->total_bytes, disk_size, __ATOMIC_RELAXED);
 
-    ret = bdrv_co_flush(bs->file->bs);
-    if (ret >= 0) {
-        ret = co_drop(bs, old, old_n, old_offset, QCOW2_DISCARD_OTHER);
-    }
+    ret = co_drop(bs, old, old_n, old_offset, QCOW2_DISCARD_OTHER);
     if (ret >= 0) {
         ret = co_mark_active(bs);
     }

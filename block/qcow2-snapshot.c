@@ -350,7 +350,6 @@ void coroutine_fn qcow2_co_free_old(BlockDriverState *bs, uint64_t offset,
     }
 }
 
-/* One write, inside the header's first 512 bytes; flushed. */
 static int coroutine_fn co_point_header(BlockDriverState *bs, unsigned n,
                                         uint64_t offset)
 {
@@ -361,10 +360,15 @@ static int coroutine_fn co_point_header(BlockDriverState *bs, unsigned n,
         .nb_snapshots = GUINT32_TO_BE(n),
         .snapshots_offset = GUINT64_TO_BE(offset),
     };
-    int ret = bdrv_co_pwrite(bs->file, offsetof(Qcow2Header, nb_snapshots),
-                             sizeof(part), &part, 0);
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
 
-    return ret < 0 ? ret : bdrv_co_flush(bs->file->bs);
+    co_mutex_lock(&s->header_lock);
+    ret = qcow2_co_change_header(bs, BLKDBG_NONE,
+                                 offsetof(Qcow2Header, nb_snapshots), &part,
+                                 sizeof(part));
+    co_mutex_unlock(&s->header_lock);
+    return ret;
 }
 
 int coroutine_fn qcow2_co_write_snapshots(BlockDriverState *bs,
@@ -390,9 +394,6 @@ int coroutine_fn qcow2_co_write_snapshots(BlockDriverState *bs,
     }
     /* Refcounts first, then who needs them. */
     ret = qcow2_co_writeback(bs);
-    if (ret >= 0) {
-        ret = bdrv_co_flush(bs->file->bs);
-    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to write the snapshot table");
         qcow2_co_free_old(bs, offset, bytes->len);
@@ -400,7 +401,9 @@ int coroutine_fn qcow2_co_write_snapshots(BlockDriverState *bs,
     }
     ret = co_point_header(bs, n, offset);
     if (ret < 0) {
-        /* It may point to either table: both stay. */
+        if (!qcow2_header_unsure(s)) {
+            qcow2_co_free_old(bs, offset, bytes->len);
+        }
         error_setg_errno(errp, -ret, "Failed to update the snapshot count in "
                          "the image header");
         return ret;

@@ -471,14 +471,10 @@ static int coroutine_fn co_switch_l1(BlockDriverState *bs, uint64_t offset,
     } __attribute__((packed)) fields = {
         GUINT32_TO_BE(entries), GUINT64_TO_BE(offset),
     };
-    int ret = bdrv_co_flush(bs->file->bs);
 
-    if (ret >= 0) {
-        BLKDBG_EVENT(bs->file, BLKDBG_L1_GROW_ACTIVATE_TABLE);
-        ret = bdrv_co_pwrite(bs->file, offsetof(Qcow2Header, l1_size),
-                             sizeof(fields), &fields, 0);
-    }
-    return MIN(ret, 0);
+    return qcow2_co_change_header(bs, BLKDBG_L1_GROW_ACTIVATE_TABLE,
+                                  offsetof(Qcow2Header, l1_size), &fields,
+                                  sizeof(fields));
 }
 
 static int coroutine_fn co_write_new_l1(BlockDriverState *bs, uint64_t offset,
@@ -504,7 +500,6 @@ static int coroutine_fn co_grow_l1(BlockDriverState *bs, uint64_t entries)
     uint64_t old_offset = s->l1_table_offset;
     uint64_t old_bytes = s->l1_size * sizeof(uint64_t);
     uint64_t bytes = qcow2_cluster_end(s, entries * sizeof(uint64_t));
-    bool switched = false;
     uint64_t got;
     int64_t offset;
     int ret;
@@ -523,7 +518,6 @@ static int coroutine_fn co_grow_l1(BlockDriverState *bs, uint64_t entries)
     }
     if (ret >= 0) {
         co_mutex_lock(&s->header_lock);
-        switched = true;
         ret = co_switch_l1(bs, offset, entries);
         if (ret >= 0) {
             s->l1_table_offset = offset;
@@ -539,12 +533,11 @@ static int coroutine_fn co_grow_l1(BlockDriverState *bs, uint64_t entries)
         if (old_bytes) {
             qcow2_give_up(s, old_offset, old_bytes, QCOW2_DISCARD_OTHER);
         }
-    } else if (!switched) {
-        /* Else the header may refer to it: better it leaks. */
+    } else if (!qcow2_header_unsure(s)) {
         qcow2_co_unalloc(bs, offset, bytes);
     }
     co_mutex_unlock(&s->lock);
-    return ret < 0 ? ret : bdrv_co_flush(bs->file->bs);
+    return ret;
 }
 
 int coroutine_fn qcow2_co_grow_l1(BlockDriverState *bs, uint64_t entries)

@@ -328,10 +328,10 @@ static int coroutine_fn co_writeback_locked(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
     Round *r = g_new(Round, 1);
-    int ret = 0;
-    bool more;
+    int ret = qcow2_co_header_sure(bs);
+    bool more = true;
 
-    do {
+    while (ret >= 0 && more) {
         bool any;
 
         co_mutex_lock(&s->lock);
@@ -348,7 +348,7 @@ static int coroutine_fn co_writeback_locked(BlockDriverState *bs)
             ret = co_write_round(bs, r);
         }
         co_end_round(s, r, ret < 0);
-    } while (ret >= 0 && more);
+    }
     g_free(r);
     if (ret >= 0) {
         co_reap(bs);
@@ -368,7 +368,8 @@ static bool coroutine_fn co_is_clean(BDRVQcow2State *s)
             && s->reftable_dirty_end <= s->reftable_dirty_start
             && TAILQ_EMPTY(&s->pending);
     co_mutex_unlock(&s->lock);
-    return clean && TAILQ_EMPTY(&s->stable) && TAILQ_EMPTY(&s->waiting);
+    return clean && TAILQ_EMPTY(&s->stable) && TAILQ_EMPTY(&s->waiting)
+           && !qcow2_header_unsure(s);
 }
 
 int coroutine_fn qcow2_co_writeback(BlockDriverState *bs)

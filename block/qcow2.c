@@ -66,6 +66,7 @@ static void deinit_state(BlockDriverState *bs)
     qcow2_cache_free(s->refblock_cache);
     qcow2_compress_deinit(s);
     qcow2_free_header(s);
+    g_free(s->header_undo);
     block_crypto_free(s->crypto);
     g_free(s->key_secret);
     free_list(&s->pending);
@@ -218,9 +219,6 @@ static bool coroutine_fn co_clear_unknown_bits(BlockDriverState *bs,
     }
     s->autoclear_features = known;
     ret = qcow2_co_update_header(bs);
-    if (ret >= 0) {
-        ret = bdrv_co_flush(bs->file->bs);
-    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not update qcow2 header");
         return false;

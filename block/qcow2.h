@@ -7,8 +7,7 @@
  *  1. A lookup takes no lock (qcow2-cache.h).  It is made inside an epoch
  *     (qcow2_enter/leave), and until it leaves that the L2 table and host
  *     clusters that it found stay what they are: clusters that are given up
- *     meanwhile get their refcount decremented, and so can be used again, only
- *     when all who entered before are gone.
+ *     meanwhile are freed only when all who entered before are gone.
  *  2. Clusters with COPIED belong to one guest cluster and are overwritten in
  *     place, without a lock.
  *  3. Whatever changes the mapping of guest clusters (allocation with its
@@ -17,11 +16,12 @@
  *     which they came.
  *  4. Mappings and refcounts change in the caches, under s->lock, after the
  *     data have been written.  qcow2_co_writeback() alone brings them to the
- *     file: refcounts (and the data), a flush, then L2 and L1 tables, a flush,
- *     then what has been given up may be freed.  So at each moment the file
- *     has no mapping without data and refcount: a crash can only leak.
+ *     file, with a flush between refcounts and data, L2 and L1 tables, and
+ *     what has been given up: a crash can only leak.
  *  5. A cluster that is freed is not used again before the write-back that
  *     makes it unreachable in the file is complete.
+ *  6. The header changes by qcow2_co_change_header() alone; after an error it
+ *     is as before, or will be before other metadata are written.
  *
  * Lock order: reservation, l1_lock, wb_lock, lock, header_lock; then the
  * mutexes of the caches and reserve_lock, which are leaves.  Nobody pins an L2
@@ -163,6 +163,9 @@ typedef struct BDRVQcow2State {
 
     /* ---- header, main thread or header_lock ---- */
     CoMutex header_lock;        /* over rewriting the header */
+    void *header_undo;          /* atomic to read: what it is to say again */
+    unsigned header_undo_at;
+    size_t header_undo_bytes;
     uint64_t incompatible_features, compatible_features, autoclear_features;
     uint32_t header_length;
     char *image_backing_file, *image_backing_format;    /* as it says */
@@ -270,8 +273,28 @@ static inline uint64_t qcow2_l1_entry(BDRVQcow2State *s, uint64_t index)
 bool coroutine_fn qcow2_co_read_header(BlockDriverState *bs, Error **errp);
 
 /*
- * Write header and extensions anew from s (header_lock is taken inside); one
- * write, not flushed.
+ * Change @bytes of the header, from byte @at on, to @data, after @event and
+ * when all that was written before is stable.  0: that is so, and stable.
+ * -errno: the file says what it said before, or if even that can't be had
+ * (qcow2_header_unsure()) will do so before other metadata are written; until
+ * then what either leads to must stay.  header_lock held.
+ */
+int coroutine_fn qcow2_co_change_header(BlockDriverState *bs,
+                                        BlkdebugEvent event, unsigned at,
+                                        const void *data, size_t bytes);
+
+/* After an error the file may still say something else than memory. */
+static inline bool qcow2_header_unsure(const BDRVQcow2State *s)
+{
+    return __atomic_load_n(&s->header_undo, __ATOMIC_ACQUIRE) != NULL;
+}
+
+/* Before metadata are written: put that right.  0 or -errno. */
+int coroutine_fn qcow2_co_header_sure(BlockDriverState *bs);
+
+/*
+ * Write header and extensions anew from s, as a change of the header
+ * (header_lock is taken inside).  -ENOSPC: they don't fit.
  */
 int coroutine_fn qcow2_co_update_header(BlockDriverState *bs);
 void qcow2_free_header(BDRVQcow2State *s);
