@@ -475,7 +475,9 @@ extern BdrvNodeList bdrv_all_nodes;         /* completely open, newest first */
 
 /*
  * Held by whoever changes the graph or asks it to stay as it is across a
- * yield, always in the main thread.  Requests in flight never take it.
+ * yield, and by commands that change what is in an image (snapshots, bitmaps,
+ * its size), which so wait for each other.  Always in the main thread; requests
+ * in flight never take it.
  */
 void coroutine_fn bdrv_graph_co_lock(void);
 void bdrv_graph_unlock(void);
@@ -522,7 +524,14 @@ char *bdrv_perm_names(uint64_t perm);
 
 /* block/drain.c */
 extern WaitSet bdrv_drain_waiters;              /* woken as requests end */
+
+/*
+ * From begin to end no user's request is inside the part of the graph that
+ * leads to @bs, and none enters.  Begin waits for those in flight.  Nests.
+ */
 void coroutine_fn bdrv_co_drained_begin_locked(BlockDriverState *bs);
+void bdrv_drained_end(BlockDriverState *bs);
+
 void bdrv_drain_attach(BdrvChild *child);       /* the edge was just added */
 void bdrv_drain_detach(BdrvChild *child);       /* it is about to go */
 

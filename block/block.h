@@ -92,13 +92,6 @@ const char *bdrv_get_node_name(const BlockDriverState *bs);
 const char *bdrv_get_format_name(const BlockDriverState *bs);
 bool bdrv_is_read_only(const BlockDriverState *bs);
 
-/*
- * From begin to end no user's request is inside the part of the graph that
- * leads to @bs, and none enters.  Begin waits for those in flight.  Nests.
- */
-void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs);
-void bdrv_drained_end(BlockDriverState *bs);
-
 /* ---- users of nodes ---- */
 
 /*

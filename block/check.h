@@ -40,9 +40,10 @@ typedef struct BdrvCheckHooks {
 extern bool bdrv_open_for_check;
 
 /*
- * Check @bs, which is drained for as long, and repair what @fix (BDRV_FIX_
- * bits) says; repairing takes a user with the right to write.  What is wrong
- * with the image is no error: it is in @res.  @hooks may be NULL.  0 or -errno.
+ * Check @bs, which is drained for as long (and the graph locked), and repair
+ * what @fix (BDRV_FIX_ bits) says; repairing takes a user with the right to
+ * write.  What is wrong with the image is no error: it is in @res.  @hooks may
+ * be NULL.  0 or -errno.
  */
 int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *res,
                                int fix, const BdrvCheckHooks *hooks,

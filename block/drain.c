@@ -117,13 +117,6 @@ void coroutine_fn bdrv_co_drained_begin_locked(BlockDriverState *bs)
     }
 }
 
-void coroutine_fn bdrv_co_drained_begin(BlockDriverState *bs)
-{
-    bdrv_graph_co_lock();
-    bdrv_co_drained_begin_locked(bs);
-    bdrv_graph_unlock();
-}
-
 void bdrv_drained_end(BlockDriverState *bs)
 {
     drain_add(bs, -1);

@@ -2,9 +2,9 @@
 /*
  * QMP commands for dirty bitmaps.
  *
- * Main thread, in the coroutine of the monitor.  One command at a time: each
- * holds bitmaps_lock from its first look to its last change, and keeps the node
- * drained while it changes anything.
+ * Main thread, in the coroutine of the monitor.  Each command holds the graph
+ * lock from its first look to its last change, and keeps the node drained while
+ * it changes anything.
  */
 #include "block/dirty-bitmap.h"
 
@@ -12,10 +12,6 @@
 #include <inttypes.h>
 
 #include "qapi/qapi-commands.h"
-
-static CoMutex bitmaps_lock = {
-    .waiters = STAILQ_HEAD_INITIALIZER(bitmaps_lock.waiters),
-};
 
 /* What a command does with a bitmap, the node being drained. */
 typedef bool coroutine_fn BitmapFunc(BlockDriverState *bs, BdrvDirtyBitmap *bm,
@@ -80,17 +76,15 @@ static bool coroutine_fn co_with_bitmap(const BlockDirtyBitmap *arg, int how,
     BdrvDirtyBitmap *bm;
     bool ok = false;
 
-    co_mutex_lock(&bitmaps_lock);
+    bdrv_graph_co_lock();
     bs = find_node(arg->node, errp);
     bm = bs ? find_bitmap(bs, arg->name, errp) : NULL;
     if (bm && check(bs, bm, how, errp)) {
-        bdrv_ref(bs);
-        bdrv_co_drained_begin(bs);
+        bdrv_co_drained_begin_locked(bs);
         ok = co_func(bs, bm, errp);
         bdrv_drained_end(bs);
-        bdrv_co_unref(bs);
     }
-    co_mutex_unlock(&bitmaps_lock);
+    bdrv_graph_unlock();
     return ok;
 }
 
@@ -138,16 +132,14 @@ void coroutine_fn qmp_block_dirty_bitmap_add(const BlockDirtyBitmapAdd *arg,
 {
     BlockDriverState *bs;
 
-    co_mutex_lock(&bitmaps_lock);
+    bdrv_graph_co_lock();
     bs = bdrv_lookup_node(arg->node, arg->node, errp);
     if (bs) {
-        bdrv_ref(bs);
-        bdrv_co_drained_begin(bs);
+        bdrv_co_drained_begin_locked(bs);
         co_add(bs, arg, errp);
         bdrv_drained_end(bs);
-        bdrv_co_unref(bs);
     }
-    co_mutex_unlock(&bitmaps_lock);
+    bdrv_graph_unlock();
 }
 
 /* ---- remove, clear, enable, disable ---- */
@@ -276,16 +268,14 @@ void coroutine_fn qmp_block_dirty_bitmap_merge(
 {
     BlockDriverState *bs;
 
-    co_mutex_lock(&bitmaps_lock);
+    bdrv_graph_co_lock();
     bs = find_node(arg->node, errp);
     if (bs) {
-        bdrv_ref(bs);
-        bdrv_co_drained_begin(bs);
+        bdrv_co_drained_begin_locked(bs);
         co_merge(bs, arg, errp);
         bdrv_drained_end(bs);
-        bdrv_co_unref(bs);
     }
-    co_mutex_unlock(&bitmaps_lock);
+    bdrv_graph_unlock();
 }
 
 /* ---- x-debug-block-dirty-bitmap-sha256 ---- */

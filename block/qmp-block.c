@@ -93,9 +93,11 @@ void coroutine_fn qmp_block_resize(const QmpBlockResizeArg *arg, Error **errp)
     bdrv_ref(bs);
     blk = blk_new(NULL, BLK_PERM_RESIZE, BLK_PERM_ALL);
     if (blk_co_attach(blk, bs, errp)) {
-        bdrv_co_drained_begin(bs);
+        bdrv_graph_co_lock();
+        bdrv_co_drained_begin_locked(bs);
         blk_co_truncate(blk, arg->size, PREALLOC_MODE_OFF, 0, errp);
         bdrv_drained_end(bs);
+        bdrv_graph_unlock();
     }
     blk_co_free(blk);
     bdrv_co_unref(bs);

@@ -2,7 +2,8 @@
 /*
  * QMP commands for snapshots inside of images.
  *
- * Main thread, in the coroutine of the monitor or of the command line.
+ * Main thread, in the coroutine of the monitor or of the command line, under
+ * the graph lock.
  */
 #include "block/block-int.h"
 
@@ -43,25 +44,11 @@ static BlockDriverState *find_root(const char *name, Error **errp)
     return bs;
 }
 
-/* A user of @bs that may write, or NULL with an error. */
-static BlockBackend *coroutine_fn co_writer(BlockDriverState *bs,
-                                            Error **errp)
-{
-    BlockBackend *blk = blk_new(NULL, BLK_PERM_WRITE_UNCHANGED, BLK_PERM_ALL);
-
-    if (!blk_co_attach(blk, bs, errp)) {
-        blk_co_free(blk);
-        return NULL;
-    }
-    return blk;
-}
-
 static void coroutine_fn co_create(BlockDriverState *bs, const char *name,
                                    Error **errp)
 {
     g_autoptr(SnapshotInfoList) list = NULL;
     g_autoptr(SnapshotInfo) old = NULL;
-    BlockBackend *blk;
     bool supported;
 
     if (bs->read_only) {
@@ -85,24 +72,23 @@ static void coroutine_fn co_create(BlockDriverState *bs, const char *name,
                    "'%s'", name, bs->node_name);
         return;
     }
-    blk = co_writer(bs, errp);
-    if (blk && !bdrv_co_snapshot_create(bs, name, NULL, errp)) {
+    if (!bdrv_co_snapshot_create_locked(bs, name, NULL, errp)) {
         error_prepend(errp, "Failed to create snapshot '%s' on device '%s': ",
                       name, bs->node_name);
     }
-    blk_co_free(blk);
 }
 
 void coroutine_fn qmp_blockdev_snapshot_internal_sync(
     const BlockdevSnapshotInternal *arg, Error **errp)
 {
-    BlockDriverState *bs = find_root(arg->device, errp);
+    BlockDriverState *bs;
 
+    bdrv_graph_co_lock();
+    bs = find_root(arg->device, errp);
     if (bs) {
-        bdrv_ref(bs);
         co_create(bs, arg->name, errp);
-        bdrv_co_unref(bs);
     }
+    bdrv_graph_unlock();
 }
 
 static SnapshotInfo *coroutine_fn co_delete(BlockDriverState *bs,
@@ -111,8 +97,7 @@ static SnapshotInfo *coroutine_fn co_delete(BlockDriverState *bs,
 {
     g_autoptr(SnapshotInfoList) list = NULL;
     g_autoptr(SnapshotInfo) info = NULL;
-    BlockBackend *blk;
-    bool ok, supported;
+    bool supported;
 
     if (!id && !name) {
         error_setg(errp, "Name or id must be provided");
@@ -135,23 +120,19 @@ static SnapshotInfo *coroutine_fn co_delete(BlockDriverState *bs,
                          "Failed to remove snapshot from snapshot list");
         return NULL;
     }
-    blk = co_writer(bs, errp);
-    ok = blk && bdrv_co_snapshot_delete(bs, info->id, info->name, errp);
-    blk_co_free(blk);
-    return ok ? g_steal_pointer(&info) : NULL;
+    return bdrv_co_snapshot_delete_locked(bs, info->id, info->name, errp)
+           ? g_steal_pointer(&info) : NULL;
 }
 
 SnapshotInfo *coroutine_fn qmp_blockdev_snapshot_delete_internal_sync(
     const QmpBlockdevSnapshotDeleteInternalSyncArg *arg, Error **errp)
 {
-    BlockDriverState *bs = find_root(arg->device, errp);
+    BlockDriverState *bs;
     SnapshotInfo *info;
 
-    if (!bs) {
-        return NULL;
-    }
-    bdrv_ref(bs);
-    info = co_delete(bs, arg->id, arg->name, errp);
-    bdrv_co_unref(bs);
+    bdrv_graph_co_lock();
+    bs = find_root(arg->device, errp);
+    info = bs ? co_delete(bs, arg->id, arg->name, errp) : NULL;
+    bdrv_graph_unlock();
     return info;
 }

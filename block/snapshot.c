@@ -2,7 +2,8 @@
 /*
  * Checks and snapshots: what is the same for all drivers.
  *
- * Main thread.
+ * Main thread, under the graph lock from beginning to end and with the node
+ * drained: nobody else looks at the image meanwhile or changes it.
  */
 #include "block/snapshot.h"
 
@@ -33,18 +34,50 @@ static bool can(const BlockDriverState *bs, bool supported, Error **errp)
     return supported;
 }
 
-bool coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs,
-                                          const char *name, const char *id,
-                                          Error **errp)
+/* ---- under the graph lock ---- */
+
+bool coroutine_fn bdrv_co_snapshot_create_locked(BlockDriverState *bs,
+                                                 const char *name,
+                                                 const char *id, Error **errp)
 {
     bool ok;
 
     if (!can(bs, bs->drv->bdrv_co_snapshot_create, errp)) {
         return false;
     }
-    bdrv_co_drained_begin(bs);
+    bdrv_co_drained_begin_locked(bs);
     ok = bs->drv->bdrv_co_snapshot_create(bs, name, id, errp);
     bdrv_drained_end(bs);
+    return ok;
+}
+
+bool coroutine_fn bdrv_co_snapshot_delete_locked(BlockDriverState *bs,
+                                                 const char *id,
+                                                 const char *name,
+                                                 Error **errp)
+{
+    bool ok;
+
+    if (!can(bs, bs->drv->bdrv_co_snapshot_delete, errp)) {
+        return false;
+    }
+    bdrv_co_drained_begin_locked(bs);
+    ok = bs->drv->bdrv_co_snapshot_delete(bs, id, name, errp);
+    bdrv_drained_end(bs);
+    return ok;
+}
+
+/* ---- anywhere ---- */
+
+bool coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs,
+                                          const char *name, const char *id,
+                                          Error **errp)
+{
+    bool ok;
+
+    bdrv_graph_co_lock();
+    ok = bdrv_co_snapshot_create_locked(bs, name, id, errp);
+    bdrv_graph_unlock();
     return ok;
 }
 
@@ -54,12 +87,9 @@ bool coroutine_fn bdrv_co_snapshot_delete(BlockDriverState *bs,
 {
     bool ok;
 
-    if (!can(bs, bs->drv->bdrv_co_snapshot_delete, errp)) {
-        return false;
-    }
-    bdrv_co_drained_begin(bs);
-    ok = bs->drv->bdrv_co_snapshot_delete(bs, id, name, errp);
-    bdrv_drained_end(bs);
+    bdrv_graph_co_lock();
+    ok = bdrv_co_snapshot_delete_locked(bs, id, name, errp);
+    bdrv_graph_unlock();
     return ok;
 }
 
@@ -71,10 +101,12 @@ bool coroutine_fn bdrv_co_snapshot_apply(BlockDriverState *bs,
     if (!can(bs, bs->drv->bdrv_co_snapshot_apply, errp)) {
         return false;
     }
-    bdrv_co_drained_begin(bs);
+    bdrv_graph_co_lock();
+    bdrv_co_drained_begin_locked(bs);
     ok = bs->drv->bdrv_co_snapshot_apply(bs, id_or_name, errp);
     bdrv_note_dirty(bs, 0, bdrv_getlength(bs));
     bdrv_drained_end(bs);
+    bdrv_graph_unlock();
     return ok;
 }
 
@@ -94,9 +126,11 @@ int coroutine_fn bdrv_co_check(BlockDriverState *bs, BdrvCheckResult *res,
         error_setg(errp, "Device '%s' is read only", bs->node_name);
         return -EPERM;
     }
-    bdrv_co_drained_begin(bs);
+    bdrv_graph_co_lock();
+    bdrv_co_drained_begin_locked(bs);
     ret = bs->drv->bdrv_co_check(bs, res, fix, hooks ? hooks : &no_hooks,
                                  errp);
     bdrv_drained_end(bs);
+    bdrv_graph_unlock();
     return ret;
 }

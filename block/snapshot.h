@@ -2,8 +2,9 @@
 /*
  * Snapshots inside of images.
  *
- * Main thread, in a coroutine.  The functions drain the node; who calls those
- * that change it has the right to write.
+ * Main thread, in a coroutine.  From beginning to end the functions hold the
+ * graph lock (those called _locked: the caller does) and keep the node drained,
+ * so nothing else changes the image.
  */
 #ifndef BLOCK_SNAPSHOT_H
 #define BLOCK_SNAPSHOT_H
@@ -17,11 +18,18 @@ SnapshotInfoList *bdrv_snapshot_list(BlockDriverState *bs, bool *supported);
  * Make snapshot @name.  @id: its number, or NULL for the next free one, which
  * must not be taken.
  */
+bool coroutine_fn bdrv_co_snapshot_create_locked(BlockDriverState *bs,
+                                                 const char *name,
+                                                 const char *id, Error **errp);
 bool coroutine_fn bdrv_co_snapshot_create(BlockDriverState *bs,
                                           const char *name, const char *id,
                                           Error **errp);
 
 /* Delete the first one with both @id and @name; one of them may be NULL. */
+bool coroutine_fn bdrv_co_snapshot_delete_locked(BlockDriverState *bs,
+                                                 const char *id,
+                                                 const char *name,
+                                                 Error **errp);
 bool coroutine_fn bdrv_co_snapshot_delete(BlockDriverState *bs,
                                           const char *id, const char *name,
                                           Error **errp);

@@ -37,6 +37,13 @@ typedef struct LoadWorker {
     int user;
 } LoadWorker;
 
+static void coroutine_fn co_drained_begin(BlockDriverState *bs)
+{
+    bdrv_graph_co_lock();
+    bdrv_co_drained_begin_locked(bs);
+    bdrv_graph_unlock();
+}
+
 static void coroutine_fn co_load_worker(void *opaque)
 {
     LoadWorker *w = opaque;
@@ -157,7 +164,7 @@ static void coroutine_fn test_load(void *opaque)
         unsigned mask = users_above[node];
         unsigned rest = 7 & ~mask;
 
-        bdrv_co_drained_begin(load->nodes[node]);
+        co_drained_begin(load->nodes[node]);
         assert_outside(load, mask);
         if (i % 3 == 0) {
             /* Others go on, those above stay out. */
@@ -165,7 +172,7 @@ static void coroutine_fn test_load(void *opaque)
             assert_outside(load, mask);
         }
         if (i % 5 == 0) {
-            bdrv_co_drained_begin(load->nodes[inner]);
+            co_drained_begin(load->nodes[inner]);
             assert_outside(load, mask | users_above[inner]);
             bdrv_drained_end(load->nodes[node]);
             assert_outside(load, users_above[inner]);
@@ -195,7 +202,7 @@ static void coroutine_fn test_graph_changes(void *opaque)
         Error *err = NULL;
 
         if (i % 2) {
-            bdrv_co_drained_begin(load->nodes[FILE0]);
+            co_drained_begin(load->nodes[FILE0]);
         }
         g_assert_true(blk_co_set_perm(blk, BLK_PERM_WRITE, BLK_PERM_ALL,
                                       &err));
@@ -246,8 +253,8 @@ static void coroutine_fn test_attach_drained(void *opaque)
     Entrant e = { 0 };
 
     wait_set_init(&e.changed);
-    bdrv_co_drained_begin(file);
-    bdrv_co_drained_begin(file);
+    co_drained_begin(file);
+    co_drained_begin(file);
     raw = block_test_co_open(
         "{'driver': 'raw', 'node-name': 'raw', 'file': 'file0'}");
     g_assert_cmpint(raw->drain_count, ==, 2);
@@ -304,7 +311,7 @@ static void coroutine_fn test_throttled(void *opaque)
     for (int i = 0; !block_test_gang_idle(gang); i++) {
         BlockDriverState *node = i % 2 ? filter : file;
 
-        bdrv_co_drained_begin(node);
+        co_drained_begin(node);
         g_assert_cmpint(blk_in_flight(blk), ==, 0);
         bdrv_drained_end(node);
         aio_co_sleep_ns(100000);

@@ -9,9 +9,11 @@
 
 #include "block/check.h"
 #include "block/snapshot.h"
+#include "qapi/qapi-commands.h"
 #include "tests/unit/block-test.h"
 #include "tests/unit/log-writes-test.h"
 #include "tests/unit/qcow2-image.h"
+#include "util/co-event.h"
 
 #define MiB (1 << 20)
 
@@ -454,6 +456,142 @@ static void coroutine_fn co_broken_l1(void *opaque)
     test_deinit(&t);
 }
 
+/* ---- commands of several monitors at once ---- */
+
+typedef struct Commands {
+    unsigned running, failed;
+    CoEvent done;
+} Commands;
+
+typedef struct Command {
+    Commands *all;
+    void coroutine_fn (*co_run)(Error **errp);
+    const char *fails;          /* how it may fail, or NULL */
+} Command;
+
+static void coroutine_fn co_command_entry(void *opaque)
+{
+    const Command *c = opaque;
+    Error *err = NULL;
+
+    c->co_run(&err);
+    if (err && !(c->fails && strstr(error_get_pretty(err), c->fails))) {
+        g_error("unexpected error: %s", error_get_pretty(err));
+    }
+    c->all->failed += err != NULL;
+    error_free(err);
+    if (--c->all->running == 0) {
+        co_event_set(&c->all->done);
+    }
+}
+
+static void coroutine_fn co_cmd_create(Error **errp)
+{
+    BlockdevSnapshotInternal arg = { .device = (char *)"node",
+                                     .name = (char *)"new" };
+
+    qmp_blockdev_snapshot_internal_sync(&arg, errp);
+}
+
+static void coroutine_fn co_cmd_delete(Error **errp)
+{
+    QmpBlockdevSnapshotDeleteInternalSyncArg arg = {
+        .device = (char *)"node", .name = (char *)"old",
+    };
+
+    qapi_free_SnapshotInfo(qmp_blockdev_snapshot_delete_internal_sync(&arg,
+                                                                      errp));
+}
+
+static void coroutine_fn co_cmd_grow(Error **errp)
+{
+    QmpBlockResizeArg arg = { .node_name = (char *)"node", .size = 4 * MiB };
+
+    qmp_block_resize(&arg, errp);
+}
+
+static void coroutine_fn co_cmd_shrink(Error **errp)
+{
+    QmpBlockResizeArg arg = { .node_name = (char *)"node", .size = 1 * MiB };
+
+    qmp_block_resize(&arg, errp);
+}
+
+static void coroutine_fn co_cmd_add_bitmap(Error **errp)
+{
+    BlockDirtyBitmapAdd arg = {
+        .node = (char *)"node", .name = (char *)"bitmap",
+        .has_persistent = true, .persistent = true,
+    };
+
+    qmp_block_dirty_bitmap_add(&arg, errp);
+}
+
+static void coroutine_fn co_cmd_remove_bitmap(Error **errp)
+{
+    BlockDirtyBitmap arg = { .node = (char *)"node",
+                             .name = (char *)"stored" };
+
+    qmp_block_dirty_bitmap_remove(&arg, errp);
+}
+
+static void coroutine_fn co_cmd_del(Error **errp)
+{
+    QmpBlockdevDelArg arg = { .node_name = (char *)"node" };
+
+    qmp_blockdev_del(&arg, errp);
+}
+
+/*
+ * All commands at once, in another order each time: of two that want the same
+ * one gets an error, and what they all leave is an image.
+ */
+static void coroutine_fn co_commands(void *opaque)
+{
+    Commands all;
+    Command commands[] = {
+        { &all, co_cmd_create, "already exists" },
+        { &all, co_cmd_delete, "does not exist" },
+        { &all, co_cmd_grow, NULL },
+        { &all, co_cmd_add_bitmap, "already exists" },
+        { &all, co_cmd_create, "already exists" },
+        { &all, co_cmd_shrink, NULL },
+        { &all, co_cmd_remove_bitmap, "not found" },
+        { &all, co_cmd_delete, "does not exist" },
+        { &all, co_cmd_del, "is in use" },
+        { &all, co_cmd_remove_bitmap, "not found" },
+        { &all, co_cmd_add_bitmap, "already exists" },
+        { &all, co_cmd_grow, NULL },
+    };
+    unsigned n = G_N_ELEMENTS(commands);
+    Test t;
+
+    for (unsigned round = 0; round < n; round++) {
+        SnapshotInfoList *list;
+
+        test_init(&t, "cluster_size=4k");
+        RUN("qemu-io -c 'write -q -P 1 0 3M' %s", t.image);
+        RUN("qemu-img snapshot -c old %s", t.image);
+        RUN("qemu-img bitmap --add %s stored", t.image);
+        co_open(&t, t.image);
+        all = (Commands) { .running = n };
+        for (unsigned i = 0; i < n; i++) {
+            coroutine_enter(coroutine_create(co_command_entry,
+                                             &commands[(i * 5 + round) % n]));
+        }
+        co_event_wait(&all.done, -1);
+        g_assert_cmpint(all.failed, ==, 5);
+        list = bdrv_snapshot_list(t.bs, NULL);
+        g_assert_cmpstr(list->value->name, ==, "new");
+        g_assert_null(list->next);
+        qapi_free_SnapshotInfoList(list);
+        co_write(&t, 2, 0, 1 * MiB);
+        co_close(&t);
+        RUN("qemu-img check -q %s", t.image);
+        test_deinit(&t);
+    }
+}
+
 /* ---- crashes ---- */
 
 typedef struct Crash {
@@ -635,6 +773,7 @@ int main(int argc, char **argv)
     add("overflow", "", co_overflow, NULL);
     add("broken-tables", "", co_broken_tables, NULL);
     add("broken-l1", "", co_broken_l1, NULL);
+    add("commands", "", co_commands, NULL);
     add("crash/", "v3", co_crashes, "compat=1.1");
     add("crash/", "v2", co_crashes, "compat=0.10");
     add("crash/", "lazy", co_crashes, "lazy_refcounts=on");
