@@ -450,7 +450,6 @@ BlockDirtyInfoList *bdrv_dirty_bitmaps_info(BlockDriverState *bs)
         info->count = bdrv_dirty_bitmap_count(bm, bdrv_getlength(bs));
         info->granularity = UINT32_C(1) << bm->granularity_bits;
         info->recording = bm->recording;
-        info->busy = bm->busy;
         info->persistent = bm->persistent;
         info->inconsistent = __atomic_load_n(&bm->inconsistent,
                                              __ATOMIC_RELAXED);

@@ -31,7 +31,6 @@ struct BdrvDirtyBitmap {
     bool recording;                     /* writes set bits */
     bool persistent;                    /* the image keeps it */
     bool inconsistent;                  /* atomic: it does not say all */
-    bool busy;                          /* somebody works on it */
     uint64_t **chunks;                  /* atomic; mapped, NULL: zeroes */
     int64_t chunk_limit;                /* atomic; from here on all NULL */
     BdrvDirtyBitmap *next;              /* older */

@@ -18,8 +18,6 @@
 #include "block/check.h"
 
 enum {
-    KNOWN_FLAGS = QCOW2_BITMAP_IN_USE | QCOW2_BITMAP_AUTO
-                  | QCOW2_BITMAP_EXTRA_COMPATIBLE,
     MIN_GRANULARITY_BITS = 9,
     MAX_GRANULARITY_BITS = 31,
 };
@@ -170,7 +168,7 @@ static const char *why_unusable(Loader *l, const Qcow2Bitmap *b)
     if (b->type != QCOW2_BITMAP_TYPE_DIRTY_TRACKING) {
         return "its type is not known";
     }
-    if (b->flags & ~KNOWN_FLAGS) {
+    if (b->flags & ~QCOW2_BITMAP_KNOWN_FLAGS) {
         return "it has flags that are not known";
     }
     if (b->extra_size && !(b->flags & QCOW2_BITMAP_EXTRA_COMPATIBLE)) {

@@ -233,8 +233,10 @@ static void coroutine_fn co_free_bits(BlockDriverState *bs,
     uint64_t bytes = (uint64_t)b->table_size * 8;
     g_autofree uint64_t *table = NULL;
 
-    if (!bytes || bytes > QCOW2_BITMAP_MAX_BYTES) {
-        return;
+    if (!bytes || bytes > QCOW2_BITMAP_MAX_BYTES
+        || b->type != QCOW2_BITMAP_TYPE_DIRTY_TRACKING
+        || (b->flags & ~QCOW2_BITMAP_KNOWN_FLAGS)) {
+        return;                 /* nothing, or who knows what: it leaks */
     }
     table = g_try_malloc(bytes);
     if (!table || bdrv_co_pread(bs->file, b->table_offset, bytes, table,
@@ -483,16 +485,20 @@ bool qcow2_can_store_bitmap(BlockDriverState *bs, const char *name,
     return false;
 }
 
-bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
-                                                const char *name,
-                                                Error **errp)
+int coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
+                                               const char *name, Error **errp)
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2Bitmap *b = qcow2_bitmap_find(s, name), *after;
     int ret;
 
     if (!b) {
-        return true;
+        return -ENOENT;
+    }
+    if (bs->read_only) {
+        error_setg(errp, "Bitmap '%s' is readonly and cannot be modified",
+                   name);
+        return -EACCES;
     }
     after = TAILQ_NEXT(b, next);
     TAILQ_REMOVE(&s->bitmaps->list, b, next);
@@ -506,12 +512,12 @@ bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
         }
         error_setg_errno(errp, -ret, "Failed to remove bitmap '%s' from the "
                          "image", name);
-        return false;
+        return ret == -ENOENT ? -EIO : ret;
     }
     g_hash_table_remove(s->bitmaps->by_name, b->name);
     co_free_bits(bs, b);
     qcow2_bitmap_free(b);
-    return true;
+    return 0;
 }
 
 bool qcow2_bitmaps_check_resize(BlockDriverState *bs, Error **errp)

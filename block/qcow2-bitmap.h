@@ -32,6 +32,10 @@ struct Qcow2Bitmaps {
     GHashTable *by_name;                /* name -> Qcow2Bitmap */
 };
 
+/* Flags that we understand. */
+#define QCOW2_BITMAP_KNOWN_FLAGS (QCOW2_BITMAP_IN_USE | QCOW2_BITMAP_AUTO \
+                                  | QCOW2_BITMAP_EXTRA_COMPATIBLE)
+
 /* Most bytes of one bitmap's bits. */
 #define QCOW2_BITMAP_MAX_BYTES (UINT64_C(512) << 20)
 
@@ -50,9 +54,9 @@ Qcow2BitmapInfoList *qcow2_bitmaps_info(BlockDriverState *bs);
 /* BlockDriver's. */
 bool qcow2_can_store_bitmap(BlockDriverState *bs, const char *name,
                             uint64_t granularity, Error **errp);
-bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
-                                                const char *name,
-                                                Error **errp);
+int coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
+                                               const char *name,
+                                               Error **errp);
 
 /* False with an error if a bitmap that we can't use would become wrong. */
 bool qcow2_bitmaps_check_resize(BlockDriverState *bs, Error **errp);

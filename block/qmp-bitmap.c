@@ -31,10 +31,7 @@ static bool is_inconsistent(const BdrvDirtyBitmap *bm)
 static bool check(BlockDriverState *bs, const BdrvDirtyBitmap *bm, int how,
                   Error **errp)
 {
-    if (bm->busy) {
-        error_setg(errp, "Bitmap '%s' is currently in use by another "
-                   "operation and cannot be used", bm->name);
-    } else if ((how & CHANGE) && bm->persistent && bs->read_only) {
+    if ((how & CHANGE) && bm->persistent && bs->read_only) {
         error_setg(errp, "Bitmap '%s' is readonly and cannot be modified",
                    bm->name);
     } else if (!(how & ANY) && is_inconsistent(bm)) {
@@ -144,27 +141,39 @@ void coroutine_fn qmp_block_dirty_bitmap_add(const BlockDirtyBitmapAdd *arg,
 
 /* ---- remove, clear, enable, disable ---- */
 
-static bool coroutine_fn co_remove(BlockDriverState *bs, BdrvDirtyBitmap *bm,
-                                   Error **errp)
+/* @bm may be NULL: the image can have bitmaps that the node can't use. */
+static void coroutine_fn co_remove(BlockDriverState *bs, BdrvDirtyBitmap *bm,
+                                   const char *name, Error **errp)
 {
-    bool ok = true;
+    int ret = -ENOENT;
 
-    bm->busy = true;                    /* as far as queries can see */
-    if (bm->persistent && bs->drv->bdrv_co_remove_stored_bitmap) {
-        ok = bs->drv->bdrv_co_remove_stored_bitmap(bs, bm->name, errp);
+    if ((!bm || bm->persistent) && bs->drv->bdrv_co_remove_stored_bitmap) {
+        ret = bs->drv->bdrv_co_remove_stored_bitmap(bs, name, errp);
     }
-    bm->busy = false;
-    if (ok) {
+    if (ret == -ENOENT && !bm) {
+        find_bitmap(bs, name, errp);    /* says that there is none */
+    }
+    if ((ret >= 0 || ret == -ENOENT) && bm) {
         bdrv_dirty_bitmap_remove(bs, bm);
         bdrv_dirty_bitmap_free(bm);
     }
-    return ok;
 }
 
 void coroutine_fn qmp_block_dirty_bitmap_remove(const BlockDirtyBitmap *arg,
                                                 Error **errp)
 {
-    co_with_bitmap(arg, CHANGE | ANY, co_remove, errp);
+    BlockDriverState *bs;
+    BdrvDirtyBitmap *bm;
+
+    bdrv_graph_co_lock();
+    bs = find_node(arg->node, errp);
+    bm = bs ? bdrv_dirty_bitmap_find(bs, arg->name) : NULL;
+    if (bs && (!bm || check(bs, bm, CHANGE | ANY, errp))) {
+        bdrv_co_drained_begin_locked(bs);
+        co_remove(bs, bm, arg->name, errp);
+        bdrv_drained_end(bs);
+    }
+    bdrv_graph_unlock();
 }
 
 static bool coroutine_fn co_clear(BlockDriverState *bs, BdrvDirtyBitmap *bm,

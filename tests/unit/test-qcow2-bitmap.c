@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "block/qcow2-format.h"
+#include "block/qcow2.h"
 #include "qapi/qapi-commands.h"
 #include "tests/unit/block-test.h"
 
@@ -102,6 +102,17 @@ static void coroutine_fn co_remove(const char *name)
 
     qmp_block_dirty_bitmap_remove(&arg, &err);
     node_test_no_error(err);
+}
+
+static void coroutine_fn co_assert_not_found(const char *name)
+{
+    BlockDirtyBitmap arg = { .node = (char *)"node", .name = (char *)name };
+    g_autofree char *text = g_strdup_printf("Dirty bitmap '%s' not found",
+                                            name);
+    Error *err = NULL;
+
+    qmp_block_dirty_bitmap_remove(&arg, &err);
+    node_test_assert_error(err, text);
 }
 
 static const BdrvDirtyBitmap *find(BlockDriverState *bs, const char *name)
@@ -444,12 +455,15 @@ static void coroutine_fn co_test_hostile(void *opaque)
     g_assert_true(h->listed ? a->inconsistent : !a || !a->inconsistent);
     assert_areas(bs, "b", "0+64");
     co_write(bs, 10 * MiB, 1);
-    if (h->listed) {
+    if (!a || h->listed) {
         co_remove("a");
+        co_assert_not_found("a");
     }
     block_test_co_close(bs);
     bs = co_open(path);
     assert_areas(bs, "b", "0+64 10240+64");
+    g_assert_cmpuint(((BDRVQcow2State *)bs->opaque)->nb_bitmaps, ==,
+                     a && !h->listed ? 2 : 1);
     block_test_co_close(bs);
 }
 
