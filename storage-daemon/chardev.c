@@ -268,7 +268,7 @@ void chardev_write(Chardev *chr, const char *buf, size_t len)
     if (chr->write_fd < 0) {
         return;
     }
-    if (chardev_pending(chr) + len > CHARDEV_OUT_MAX) {
+    if (chardev_pending(chr) > CHARDEV_OUT_MAX) {
         trace(chardev_write_error, "id=%s reader too slow", chr->label);
         chardev_drop_output(chr);
         chardev_update_handlers(chr);

@@ -3,8 +3,9 @@
  * Character devices: byte streams to whoever controls the daemon.
  *
  * A chardev has at most one frontend (a monitor).  Writing never blocks: what
- * the peer does not take is buffered, and a peer that lets more than
- * CHARDEV_OUT_MAX bytes pile up is dropped.  Main thread only.
+ * the peer does not take is buffered, and a peer that has let more than
+ * CHARDEV_OUT_MAX bytes pile up when there is more to come is dropped.  Main
+ * thread only.
  */
 #ifndef STORAGE_DAEMON_CHARDEV_H
 #define STORAGE_DAEMON_CHARDEV_H
@@ -15,7 +16,7 @@
 
 typedef struct Chardev Chardev;
 
-/* Output buffered at most, bytes. */
+/* Output buffered at most before the last write, which may be any size. */
 #define CHARDEV_OUT_MAX (16 * 1024 * 1024)
 
 /* What a frontend is told; any may be NULL. */
