@@ -33,7 +33,7 @@ typedef struct Create {
     int64_t size;                   /* in the header that is written first */
 
     BlockDriverState *file, *data_file;
-    BlockBackend *blk;              /* on file */
+    BlockBackend *blk, *data_blk;   /* on each of these */
 
     /* Where what lies, in clusters; the header is cluster 0. */
     int64_t reftable_clusters, refblocks, crypto_clusters, l1_clusters;
@@ -584,16 +584,12 @@ static bool coroutine_fn co_preallocate(const Create *c, Error **errp)
 /* Without preallocation the data file only gets its length. */
 static bool coroutine_fn co_resize_data_file(const Create *c, Error **errp)
 {
-    BlockBackend *blk = blk_new(NULL, BLK_PERM_RESIZE | BLK_PERM_WRITE,
-                                SHARED_PERMS);
-    bool ok = blk_co_attach(blk, c->data_file, errp);
+    bool ok;
 
-    if (ok) {
-        blk_co_begin_request(blk);
-        ok = blk_co_truncate(blk, c->o->size, PREALLOC_MODE_OFF, 0, errp) >= 0;
-        blk_end_request(blk);
-    }
-    blk_co_free(blk);
+    blk_co_begin_request(c->data_blk);
+    ok = blk_co_truncate(c->data_blk, c->o->size, PREALLOC_MODE_OFF, 0,
+                         errp) >= 0;
+    blk_end_request(c->data_blk);
     return ok;
 }
 
@@ -613,16 +609,32 @@ static bool coroutine_fn co_open_data_file(Create *c, Error **errp)
     return c->data_file != NULL;
 }
 
-static bool coroutine_fn co_attach(Create *c, Error **errp)
+static BlockBackend *coroutine_fn co_attach(BlockDriverState *bs, Error **errp)
 {
-    c->blk = blk_new(NULL, BLK_PERM_WRITE | BLK_PERM_RESIZE, SHARED_PERMS);
-    return blk_co_attach(c->blk, c->file, errp);
+    BlockBackend *blk = blk_new(NULL, BLK_PERM_WRITE | BLK_PERM_RESIZE,
+                                SHARED_PERMS);
+
+    if (!blk_co_attach(blk, bs, errp)) {
+        blk_co_free(blk);
+        return NULL;
+    }
+    return blk;
+}
+
+/* Both at once: their locks show if they are the same file. */
+static bool coroutine_fn co_attach_both(Create *c, Error **errp)
+{
+    c->blk = co_attach(c->file, errp);
+    if (c->blk && c->data_file) {
+        c->data_blk = co_attach(c->data_file, errp);
+    }
+    return c->blk && (c->data_blk || !c->data_file);
 }
 
 static bool coroutine_fn co_create_on_file(Create *c, Error **errp)
 {
     bool ok = check_options(c, errp) && co_open_data_file(c, errp)
-              && co_attach(c, errp);
+              && co_attach_both(c, errp);
 
     if (ok) {
         c->size = c->prealloc == PREALLOC_MODE_OFF ? c->o->size : 0;
@@ -633,14 +645,13 @@ static bool coroutine_fn co_create_on_file(Create *c, Error **errp)
         ok = co_write_image(c, errp);
         blk_end_request(c->blk);
     }
-    blk_co_free(c->blk);        /* the driver wants the file for itself */
-    if (!ok) {
-        return false;
+    if (ok && c->data_blk && c->prealloc == PREALLOC_MODE_OFF) {
+        ok = co_resize_data_file(c, errp);
     }
-    if (c->prealloc != PREALLOC_MODE_OFF) {
-        return co_preallocate(c, errp);
-    }
-    return !c->data_file || co_resize_data_file(c, errp);
+    /* The driver wants the files for itself. */
+    blk_co_free(c->data_blk);
+    blk_co_free(c->blk);
+    return ok && (c->prealloc == PREALLOC_MODE_OFF || co_preallocate(c, errp));
 }
 
 bool coroutine_fn qcow2_co_create(const BlockdevCreateOptions *options,
