@@ -280,6 +280,9 @@ static bool coroutine_fn luks_co_set_lengths(
                                                  : PREALLOC_MODE_OFF;
     int64_t size;
 
+    if (prealloc == PREALLOC_MODE_METADATA) {
+        prealloc = PREALLOC_MODE_OFF;       /* the header is all there is */
+    }
     if (o->size > BDRV_MAX_LENGTH - area - SECTOR) {
         error_setg(errp, "The requested file size is too large");
         return false;

@@ -267,6 +267,14 @@ static void coroutine_fn test_create(void *opaque)
     co_create_fails(file, "Parameter 'key-secret' is required for cipher");
     co_create_fails(no_secret, "No secret with id 'n'");
     co_create_fails(cipher, "Algorithm 'des' not supported");
+    for (int i = 0; i <= PREALLOC_MODE_FULL; i++) {
+        g_autofree char *json = g_strdup_printf(
+            "{'driver': 'luks', 'size': %d, 'key-secret': 's', "
+            "'iter-time': 0, 'preallocation': '%s'%s}", MiB,
+            PreallocMode_str(i), file);
+
+        g_assert_true(co_create(json, NULL));
+    }
     secret_free(s);
 }
 
