@@ -40,6 +40,12 @@ typedef struct BdrvCheckHooks {
 extern bool bdrv_open_for_check;
 
 /*
+ * The same for a program that wants to know something of images and does not
+ * touch what they hold: data files that they name are not opened.
+ */
+extern bool bdrv_open_without_data;
+
+/*
  * Check @bs, which is drained for as long (and the graph locked), and repair
  * what @fix (BDRV_FIX_ bits) says; repairing takes a user with the right to
  * write.  What is wrong with the image is no error: it is in @res.  @hooks may

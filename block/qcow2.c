@@ -129,11 +129,11 @@ static bool coroutine_fn co_open_data_file(BlockDriverState *bs,
 {
     BDRVQcow2State *s = bs->opaque;
 
-    if (s->external_data_file) {
+    if (s->external_data_file && !bdrv_open_without_data) {
         return bdrv_co_open_data_file(bs, o->data_file, s->image_data_file,
                                       s->safe_image, &s->data_file, errp);
     }
-    if (o->data_file) {
+    if (o->data_file && !s->external_data_file) {
         error_setg(errp, "'data-file' can only be set for images with an "
                    "external data file");
         return false;

@@ -14,6 +14,7 @@
 #include "block/dirty-bitmap.h"
 
 bool bdrv_open_for_check;
+bool bdrv_open_without_data;
 
 SnapshotInfoList *bdrv_snapshot_list(BlockDriverState *bs, bool *supported)
 {

@@ -218,6 +218,7 @@ int coroutine_fn img_co_check(const ImgArgs *args)
         .force_share = args->given['U'],
         .no_backing = true,
         .inspect = true,
+        .no_data = true,
     };
     Check c = { .args = args };
     int fix, ret;

@@ -272,6 +272,7 @@ BlockBackend *coroutine_fn img_co_try_open(const ImgOpen *open, Error **errp)
         return NULL;
     }
     bdrv_open_for_check = open->inspect;
+    bdrv_open_without_data = open->no_data;
     bs = bdrv_co_open(options, false, errp);
     bdrv_open_for_check &= open->write;     /* a repair is not over yet */
     return bs ? co_attach(open, bs, errp) : NULL;

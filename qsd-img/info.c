@@ -244,6 +244,7 @@ int coroutine_fn img_co_info(const ImgArgs *args)
         .force_share = args->given['U'],
         .no_backing = !chain,
         .inspect = true,
+        .no_data = true,
     };
     g_autoptr(ImageInfoList) list = NULL;
     BlockBackend *blk;

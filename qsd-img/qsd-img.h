@@ -67,9 +67,10 @@ typedef struct ImgOpen {
     bool unmap;                 /* pass discards on */
     bool force_share;
     bool alone;                 /* nobody may write meanwhile */
-    bool no_backing;            /* only the image itself */
+    bool no_backing;            /* what is below it is not opened */
     bool inspect;               /* no data is read: needs no key, and a broken
                                    image will do */
+    bool no_data;               /* nor asked for: no data file is opened */
 } ImgOpen;
 
 /*

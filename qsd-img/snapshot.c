@@ -113,7 +113,7 @@ int coroutine_fn img_co_snapshot(const ImgArgs *args)
         return img_usage_error("Expecting one image file name");
     }
     open.name = args->names[0];
-    open.inspect = action == '\0' || action == 'l';
+    open.inspect = open.no_data = action == '\0' || action == 'l';
     open.write = open.resize = !open.inspect;
     blk = img_co_open(&open);
     if (!blk) {
