@@ -15,18 +15,38 @@
 #include "qapi/json.h"
 #include "qapi/visit.h"
 
+static bool has_protocol(const char *name)
+{
+    return name[strcspn(name, ":/")] == ':';
+}
+
+const char *img_path(const char *name, Error **errp)
+{
+    if (g_str_has_prefix(name, "file:")) {
+        return name + strlen("file:");
+    }
+    if (has_protocol(name)) {
+        error_setg(errp, "Unknown protocol '%.*s'", (int)strcspn(name, ":"),
+                   name);
+        return NULL;
+    }
+    return name;
+}
+
 bool img_is_device(const char *name)
 {
+    const char *path = img_path(name, NULL);
     struct stat st;
 
-    return stat(name, &st) == 0 && (S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode));
+    return path && stat(path, &st) == 0
+        && (S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode));
 }
 
 char *img_relative_name(const char *image, const char *name)
 {
     const char *slash = strrchr(image, '/');
 
-    if (name[0] == '/' || !slash || g_str_has_prefix(name, "json:")) {
+    if (name[0] == '/' || !slash || has_protocol(name)) {
         return g_strdup(name);
     }
     return g_strdup_printf("%.*s/%s", (int)(slash - image), image, name);
@@ -34,7 +54,7 @@ char *img_relative_name(const char *image, const char *name)
 
 /* ---- dictionaries ---- */
 
-static QDict *file_options(const char *path)
+QDict *img_file_options(const char *path)
 {
     QDict *file = qdict_new();
 
@@ -43,11 +63,16 @@ static QDict *file_options(const char *path)
     return file;
 }
 
-static QDict *options_from_path(const char *path)
+static QDict *options_from_name(const char *name, Error **errp)
 {
-    QDict *opts = qdict_new();
+    const char *path = img_path(name, errp);
+    QDict *opts;
 
-    qdict_put(opts, "file", file_options(path));
+    if (!path) {
+        return NULL;
+    }
+    opts = qdict_new();
+    qdict_put(opts, "file", img_file_options(path));
     return opts;
 }
 
@@ -73,7 +98,7 @@ static void move_filename(QDict *opts)
         g_autofree char *path = g_strdup(filename);
 
         qdict_del(opts, "filename");
-        qdict_put(opts, "file", file_options(path));
+        qdict_put(opts, "file", img_file_options(path));
     }
 }
 
@@ -189,8 +214,7 @@ static QDict *img_options(const ImgOpen *open, bool *keyval, Error **errp)
     } else if (g_str_has_prefix(name, "json:")) {
         opts = options_from_json(name, errp);
     } else {
-        opts = options_from_path(g_str_has_prefix(name, "file:")
-                                 ? name + strlen("file:") : name);
+        opts = options_from_name(name, errp);
     }
     if (!opts) {
         return NULL;

@@ -260,7 +260,7 @@ int coroutine_fn img_co_info(const ImgArgs *args)
         return EXIT_FAILURE;
     }
     /* Where the name is made of options: not these, but the file. */
-    list = co_images(blk_bs(blk), is_path ? open.name
+    list = co_images(blk_bs(blk), is_path ? img_path(open.name, NULL)
                                           : image_file_below(blk_bs(blk)),
                      chain);
     if (args->json) {

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "block/create.h"
 #include "block/image.h"
 #include "qapi/visit.h"
@@ -22,6 +23,7 @@
 typedef struct New {
     const ImgNew *new;
     const ImgFormat *format;
+    const char *path, *data_path;   /* of the image, of its data file */
     GHashTable *values;         /* text by option name */
     int64_t size;
 } New;
@@ -44,16 +46,14 @@ static char *take_value(const char **p)
 static bool check_value(const ImgOption *option, const char *value,
                         Error **errp)
 {
+    g_autoptr(QString) str = qstring_new(value);
     guint64 number;
+    bool on;
 
     switch (option->kind) {
     case IMG_OPTION_BOOL:
-        if (strcmp(value, "on") && strcmp(value, "off")) {
-            error_setg(errp, "Parameter '%s' expects 'on' or 'off'",
-                       option->name);
-            return false;
-        }
-        return true;
+        return qapi_scalar_from_qobject(&qapi_type_bool, option->name,
+                                        QOBJECT(str), true, &on, errp);
     case IMG_OPTION_NUM:
         if (!g_ascii_string_to_unsigned(value, 10, 0, INT64_MAX, &number,
                                         NULL)) {
@@ -145,10 +145,10 @@ static bool add_backing(New *n, Error **errp)
 
 /* ---- the backing file ---- */
 
-static bool coroutine_fn co_check_backing(New *n, const char *backing,
-                                          bool need_size, Error **errp)
+static bool coroutine_fn co_open_backing(New *n, const char *backing,
+                                         Error **errp)
 {
-    g_autofree char *path = img_relative_name(n->new->name, backing);
+    g_autofree char *path = img_relative_name(n->path, backing);
     const ImgOpen open = {
         .name = path,
         .format = value_of(n, "backing_fmt"),
@@ -172,16 +172,42 @@ static bool coroutine_fn co_check_backing(New *n, const char *backing,
         error_append_hint(errp, "Could not open backing image.\n");
         return false;
     }
-    if (need_size) {
+    if (n->size < 0) {
         n->size = blk_getlength(blk);
     }
     blk_co_free(blk);
     return true;
 }
 
-static bool coroutine_fn co_find_size(New *n, Error **errp)
+/* Is there such a backing file?  The size is its length, if none is given. */
+static bool coroutine_fn co_check_backing(New *n, Error **errp)
 {
     const char *backing = value_of(n, "backing_file");
+
+    if (!backing) {
+        return true;
+    }
+    if (!backing[0]) {
+        error_setg(errp, "Expected backing file name, got empty string");
+        return false;
+    }
+    if (!strcmp(backing, n->path)) {
+        error_setg(errp, "Error: Trying to create an image with the same "
+                   "filename as the backing file");
+        return false;
+    }
+    if (!n->new->trust_backing) {
+        return co_open_backing(n, backing, errp);
+    }
+    if (!value_of(n, "backing_fmt")) {
+        error_setg(errp, "Backing file specified without backing format");
+        return false;
+    }
+    return true;
+}
+
+static bool coroutine_fn co_find_size(New *n, Error **errp)
+{
     const char *size = value_of(n, "size");
 
     n->size = n->new->size;
@@ -192,13 +218,7 @@ static bool coroutine_fn co_find_size(New *n, Error **errp)
     if (size) {
         n->size = img_parse_size(size);
     }
-    if (backing && !strcmp(backing, n->new->name)) {
-        error_setg(errp, "Error: Trying to create an image with the same "
-                   "filename as the backing file");
-        return false;
-    }
-    if (backing && backing[0] && (!n->new->trust_backing || n->size < 0)
-        && !co_check_backing(n, backing, n->size < 0, errp)) {
+    if (!co_check_backing(n, errp)) {
         return false;
     }
     if (n->size < 0) {
@@ -292,41 +312,74 @@ static bool coroutine_fn co_create_file(const New *n, const char *name,
     return co_create(dict, errp);
 }
 
-static QDict *node_options(const char *name)
+static bool coroutine_fn co_create_on_file(const New *n, int64_t size,
+                                           Error **errp)
 {
-    QDict *dict = qdict_new();
+    g_autoptr(QDict) dict = qdict_new();
 
-    qdict_put_str(dict, "driver", img_is_device(name) ? "host_device" : "file");
-    qdict_put_str(dict, "filename", name);
-    return dict;
+    qdict_put_str(dict, "driver", n->format->name);
+    qdict_put(dict, "file", img_file_options(n->path));
+    put_size(dict, size);
+    put_options(n, dict, false);
+    if (n->data_path) {
+        qdict_put(dict, "data-file", img_file_options(n->data_path));
+    }
+    return co_create(dict, errp);
 }
 
 static bool coroutine_fn co_create_image(const New *n, Error **errp)
 {
-    const char *name = n->new->name;
-    const char *data_file = value_of(n, "data_file");
     /* Sizes that are no multiple of a sector are rounded up. */
     int64_t size = (n->size + 511) & ~INT64_C(511);
-    g_autoptr(QDict) dict = NULL;
 
     if (!strcmp(n->format->name, "raw") || !strcmp(n->format->name, "file")) {
-        return co_create_file(n, name, true, size, errp);
+        return co_create_file(n, n->path, true, size, errp);
     }
-    if (!co_create_file(n, name, true, 0, errp)) {
-        return false;
+    return co_create_file(n, n->path, true, 0, errp)
+        && (!n->data_path || co_create_file(n, n->data_path, false, 0, errp))
+        && co_create_on_file(n, size, errp);
+}
+
+/* A file that was not there before does not stay if there is no image in it. */
+static bool coroutine_fn co_create_or_remove(const New *n, Error **errp)
+{
+    const char *const paths[] = { n->path, n->data_path };
+    bool was_there[G_N_ELEMENTS(paths)];
+    bool ok;
+
+    for (int i = 0; i < G_N_ELEMENTS(paths); i++) {
+        was_there[i] = !paths[i] || access(paths[i], F_OK) == 0;
     }
-    dict = qdict_new();
-    qdict_put_str(dict, "driver", n->format->name);
-    qdict_put(dict, "file", node_options(name));
-    put_size(dict, size);
-    put_options(n, dict, false);
-    if (data_file) {
-        if (!co_create_file(n, data_file, false, 0, errp)) {
-            return false;
+    ok = co_create_image(n, errp);
+    for (int i = 0; !ok && i < G_N_ELEMENTS(paths); i++) {
+        if (!was_there[i]) {
+            unlink(paths[i]);
         }
-        qdict_put(dict, "data-file", node_options(data_file));
     }
-    return co_create(dict, errp);
+    return ok;
+}
+
+static bool find_paths(New *n, Error **errp)
+{
+    const char *data_file = value_of(n, "data_file");
+
+    n->path = img_path(n->new->name, errp);
+    if (n->path && data_file) {
+        n->data_path = img_path(data_file, errp);
+    }
+    return n->path && (n->data_path || !data_file);
+}
+
+/* As in the options: a comma is doubled. */
+static void print_value(const char *name, const char *value)
+{
+    printf(" %s=", name);
+    for (; *value; value++) {
+        if (*value == ',') {
+            putchar(',');
+        }
+        putchar(*value);
+    }
 }
 
 static void say_formatting(const New *n)
@@ -341,7 +394,7 @@ static void say_formatting(const New *n)
         } else if (value && option->kind == IMG_OPTION_SIZE) {
             printf(" %s=%" PRIi64, option->name, img_parse_size(value));
         } else if (value || option->fallback) {
-            printf(" %s=%s", option->name, value ? value : option->fallback);
+            print_value(option->name, value ? value : option->fallback);
         }
     }
     putchar('\n');
@@ -369,11 +422,12 @@ bool coroutine_fn img_co_new(const ImgNew *new)
     n.format = find_format(new->format, &err);
     n.values = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
     ok = n.format && parse_options(&n, new->options, &err)
-        && add_backing(&n, &err) && co_find_size(&n, &err);
+        && add_backing(&n, &err) && find_paths(&n, &err)
+        && co_find_size(&n, &err);
     if (ok && !new->quiet) {
         say_formatting(&n);
     }
-    ok = ok && co_create_image(&n, &err);
+    ok = ok && co_create_or_remove(&n, &err);
     if (!ok) {
         error_prepend(&err, "%s: ", new->name);
         error_report_err(err);
@@ -407,9 +461,11 @@ int coroutine_fn img_co_create(const ImgArgs *args)
     if (wants_help(args->o)) {
         return img_help_options(new.format) ? EXIT_SUCCESS : EXIT_FAILURE;
     }
-    if (args->n_names < 1 || args->n_names > 2) {
-        return img_usage_error("Expecting image file name and, optionally, "
-                               "its size");
+    if (args->n_names < 1) {
+        return img_usage_error("Expecting image file name");
+    }
+    if (args->n_names > 2) {
+        return img_usage_error("Unexpected argument: %s", args->names[2]);
     }
     new.name = args->names[0];
     if (args->n_names == 2) {

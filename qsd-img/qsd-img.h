@@ -88,6 +88,12 @@ BlockBackend *coroutine_fn img_co_try_open(const ImgOpen *open, Error **errp);
  */
 char *img_relative_name(const char *image, const char *name);
 
+/* Without "file:" before it; NULL if @name has another protocol. */
+const char *img_path(const char *name, Error **errp);
+
+/* Options for a node on the file @path. */
+QDict *img_file_options(const char *path);
+
 /* True for a block device: it cannot be made, or made longer. */
 bool img_is_device(const char *name);
 
