@@ -18,7 +18,8 @@
 
 typedef struct Convert {
     const ImgArgs *args;
-    const char *target_name, *target_format, *backing;
+    const char *target_name, *target_format;
+    char *backing;              /* or NULL */
     CopyJob job;
 } Convert;
 
@@ -78,6 +79,10 @@ static bool parse_convert(Convert *c)
         error_report("--target-image-opts requires use of -n flag");
         return false;
     }
+    if (args->given['t'] && !img_cache_known(args->value['t'])) {
+        error_report("Invalid cache option: %s", args->value['t']);
+        return false;
+    }
     c->target_name = args->names[args->n_names - 1];
     c->target_format = args->value['O'];
     if (!c->target_format && !args->given[IMG_TARGET_IMAGE_OPTS]) {
@@ -87,7 +92,9 @@ static bool parse_convert(Convert *c)
         error_report("Unknown file format '%s'", c->target_format);
         return false;
     }
-    c->backing = args->given['B'] ? args->value['B'] : args->value['b'];
+    c->backing = args->given['B'] || args->given['b']
+        ? g_strdup(args->value[args->given['B'] ? 'B' : 'b'])
+        : img_creation_option(args->o, "backing_file");
     c->job.keep_backing = c->backing != NULL;
     c->job.compress = args->given['c'];
     /* Compressing is work for several CPUs. */
@@ -132,28 +139,14 @@ static bool coroutine_fn co_open_sources(Convert *c)
 
 /* ---- target ---- */
 
-static char *creation_option(const Convert *c, const char *name)
-{
-    g_auto(GStrv) items = g_strsplit(c->args->o ? c->args->o : "", ",", -1);
-    char *value = NULL;
-
-    for (char **item = items; *item; item++) {
-        size_t len = strlen(name);
-
-        if (!strncmp(*item, name, len) && (*item)[len] == '=') {
-            g_free(value);
-            value = g_strdup(*item + len + 1);
-        }
-    }
-    return value;
-}
-
 /* Whether a new image of these options reads as zeroes all over. */
 static bool new_target_is_zero(const Convert *c)
 {
-    g_autofree char *prealloc = creation_option(c, "preallocation");
-    g_autofree char *data_file = creation_option(c, "data_file");
-    g_autofree char *encrypt = creation_option(c, "encrypt.format");
+    g_autofree char *prealloc = img_creation_option(
+        c->args->o, "preallocation");
+    g_autofree char *data_file = img_creation_option(c->args->o, "data_file");
+    g_autofree char *encrypt = img_creation_option(
+        c->args->o, "encrypt.format");
     bool preallocated = prealloc && strcmp(prealloc, "off");
 
     if (c->backing) {
@@ -198,8 +191,9 @@ static bool coroutine_fn co_create_target(Convert *c)
 static bool coroutine_fn co_open_target(Convert *c)
 {
     const ImgArgs *args = c->args;
-    g_autofree char *encrypt_key = creation_option(c, "encrypt.key-secret");
-    g_autofree char *key = creation_option(c, "key-secret");
+    g_autofree char *encrypt_key = img_creation_option(
+        c->args->o, "encrypt.key-secret");
+    g_autofree char *key = img_creation_option(c->args->o, "key-secret");
     const ImgOpen open = {
         .name = c->target_name,
         .image_opts = args->given[IMG_TARGET_IMAGE_OPTS],
@@ -287,5 +281,6 @@ int coroutine_fn img_co_convert(const ImgArgs *args)
     }
     blk_co_free(c.job.target);
     g_free(c.job.sources);
+    g_free(c.backing);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

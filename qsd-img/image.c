@@ -232,17 +232,22 @@ static QDict *img_options(const ImgOpen *open, bool *keyval, Error **errp)
 
 /* ---- opening ---- */
 
-static bool check_open(const ImgOpen *open, Error **errp)
+bool img_cache_known(const char *cache)
 {
     static const char *const caches[] = {
         "none", "writeback", "writethrough", "directsync", "unsafe", NULL,
     };
 
+    return g_strv_contains(caches, cache);
+}
+
+static bool check_open(const ImgOpen *open, Error **errp)
+{
     if (open->format && !image_format_known(open->format)) {
         error_setg(errp, "Unknown driver '%s'", open->format);
         return false;
     }
-    if (open->cache && !g_strv_contains(caches, open->cache)) {
+    if (open->cache && !img_cache_known(open->cache)) {
         error_setg(errp, "Invalid cache option: %s", open->cache);
         return false;
     }

@@ -43,6 +43,42 @@ static char *take_value(const char **p)
     return g_string_free(value, FALSE);
 }
 
+/* The name at *@p and its value, "on" if there is none; *@p is behind both. */
+static char *take_option(const char **p, char **value)
+{
+    size_t len = strcspn(*p, "=,");
+    char *name = g_strndup(*p, len);
+
+    *p += len;
+    if (**p == '=') {
+        (*p)++;
+        *value = take_value(p);
+    } else {
+        *p += **p == ',';
+        *value = g_strdup("on");
+    }
+    return name;
+}
+
+char *img_creation_option(const char *options, const char *name)
+{
+    const char *p = options ? options : "";
+    char *found = NULL;
+
+    while (*p) {
+        char *value;
+        g_autofree char *this = take_option(&p, &value);
+
+        if (!strcmp(this, name)) {
+            g_free(found);
+            found = value;
+        } else {
+            g_free(value);
+        }
+    }
+    return found;
+}
+
 static bool check_value(const ImgOption *option, const char *value,
                         Error **errp)
 {
@@ -98,18 +134,9 @@ static bool parse_options(New *n, const char *text, Error **errp)
     const char *p = text ? text : "";
 
     while (*p) {
-        size_t len = strcspn(p, "=,");
-        g_autofree char *name = g_strndup(p, len);
         char *value;
+        g_autofree char *name = take_option(&p, &value);
 
-        p += len;
-        if (*p == '=') {
-            p++;
-            value = take_value(&p);
-        } else {
-            p += *p == ',';
-            value = g_strdup("on");
-        }
         if (!set_value(n, name, value, errp)) {
             return false;
         }

@@ -97,6 +97,9 @@ QDict *img_file_options(const char *path);
 /* True for a block device: it cannot be made, or made longer. */
 bool img_is_device(const char *name);
 
+/* Is @cache one of those that -t takes? */
+bool img_cache_known(const char *cache);
+
 /* ---- formats.c, new.c ---- */
 
 typedef struct ImgNew {
@@ -107,6 +110,9 @@ typedef struct ImgNew {
     bool trust_backing;         /* don't look at the backing file */
     bool quiet;
 } ImgNew;
+
+/* What @options, or NULL, say of @name last, or NULL; the caller frees. */
+char *img_creation_option(const char *options, const char *name);
 
 /* Make an image and say so; what is wrong is said on stderr. */
 bool coroutine_fn img_co_new(const ImgNew *new);
