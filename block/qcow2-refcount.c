@@ -457,6 +457,94 @@ static int coroutine_fn co_grow_reftable(BlockDriverState *bs,
     return 0;
 }
 
+/* ---- shrinking ---- */
+
+/*
+ * Does block @index count nothing but blocks that go as well (their clusters
+ * are in @gone), itself included?  Then it is one more of them.
+ */
+static bool coroutine_fn co_is_superfluous(BlockDriverState *bs,
+                                           uint64_t index, GHashTable *gone)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t first = index << s->refblock_bits;
+    uint64_t own = s->reftable[index] & QCOW2_REFT_OFFSET_MASK;
+    Qcow2CacheEntry *block;
+    bool empty = true;
+
+    if (own == 0) {
+        return true;
+    }
+    own >>= s->cluster_bits;
+    if (co_get_block(bs, first, &block) < 0) {
+        return false;
+    }
+    for (uint64_t i = 0; empty && i >> s->refblock_bits == 0; i++) {
+        gpointer key = GSIZE_TO_POINTER(first + i);
+
+        empty = read_entry(s, block->words, i) == 0 || first + i == own
+                || g_hash_table_contains(gone, key);
+    }
+    qcow2_cache_put(s->refblock_cache, block);
+    if (empty) {
+        g_hash_table_add(gone, GSIZE_TO_POINTER(own));
+    }
+    return empty;
+}
+
+/* The table's entries from @first on are 0, in the file and then in memory. */
+static int coroutine_fn co_drop_blocks(BlockDriverState *bs, uint64_t first)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t n = s->reftable_entries - first;
+    g_autofree uint64_t *old = g_memdup2(s->reftable + first, n * 8);
+    g_autofree uint64_t *zeroes = g_new0(uint64_t, n);
+    int ret = bdrv_co_pwrite(bs->file, s->reftable_offset + first * 8, n * 8,
+                             zeroes, 0);
+
+    if (ret >= 0) {
+        ret = bdrv_co_flush(bs->file->bs);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t block = old[i] & QCOW2_REFT_OFFSET_MASK;
+
+        /* What the file says now is not known: it is to say this again. */
+        set_reftable_entry(s, first + i, ret < 0 ? old[i] : 0);
+        if (ret >= 0 && block) {
+            qcow2_cache_forget(s->refblock_cache, block, s->cluster_size);
+        }
+    }
+    for (uint64_t i = 0; ret >= 0 && i < n; i++) {
+        uint64_t cluster = old[i] >> s->cluster_bits;
+
+        if (cluster && cluster >> s->refblock_bits < first) {
+            co_change_one(bs, cluster, -1);
+        } else if (cluster) {
+            became_free(s, cluster);
+        }
+    }
+    return ret;
+}
+
+void coroutine_fn qcow2_co_drop_refblocks(BlockDriverState *bs)
+{
+    BDRVQcow2State *s = bs->opaque;
+    g_autoptr(GHashTable) gone = g_hash_table_new(NULL, NULL);
+    uint64_t first;
+
+    co_mutex_lock(&s->wb_lock);         /* nobody is writing blocks */
+    co_mutex_lock(&s->lock);
+    first = s->reftable_entries;
+    while (first > 1 && co_is_superfluous(bs, first - 1, gone)) {
+        first--;
+    }
+    if (g_hash_table_size(gone) > 0 && !qcow2_header_unsure(s)) {
+        co_drop_blocks(bs, first);
+    }
+    co_mutex_unlock(&s->lock);
+    co_mutex_unlock(&s->wb_lock);
+}
+
 int coroutine_fn qcow2_co_change_refcount(BlockDriverState *bs,
                                           uint64_t offset, uint64_t bytes,
                                           int addend)

@@ -493,8 +493,10 @@ static int coroutine_fn co_finish_shrinking(BlockDriverState *bs, int64_t size,
                                 errp);
     }
     /* What has been given up is free now, unless somebody still reads it. */
-    qcow2_co_writeback(bs);
-    co_cut_file(bs);
+    if (qcow2_co_writeback(bs) >= 0) {
+        qcow2_co_drop_refblocks(bs);
+        co_cut_file(bs);
+    }
     return 0;
 }
 

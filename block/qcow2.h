@@ -394,6 +394,13 @@ int coroutine_fn qcow2_co_change_refcount(BlockDriverState *bs,
                                           int addend);
 
 /*
+ * Give up the blocks at the table's end that count nothing but themselves, so
+ * that a file that has become smaller can be cut.  An error leaves them.  Takes
+ * the locks.
+ */
+void coroutine_fn qcow2_co_drop_refblocks(BlockDriverState *bs);
+
+/*
  * Find and take between @min and @max (bytes, whole clusters) of contiguous
  * free clusters in the image file; refcounts become 1.  Returns the offset,
  * *@got (bytes) and in *@virgin (if not NULL) whether all of it reads as
