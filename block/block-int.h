@@ -198,13 +198,12 @@ struct BlockDriver {
      */
     bool (*bdrv_can_store_bitmap)(BlockDriverState *bs, const char *name,
                                   uint64_t granularity, Error **errp);
-    /*
-     * Drop it from the image, whether the node can use it or not.  -ENOENT,
-     * without an error: there is none of that name.  Main thread, drained.
-     */
-    int coroutine_fn (*bdrv_co_remove_stored_bitmap)(BlockDriverState *bs,
-                                                     const char *name,
-                                                     Error **errp);
+    /* Has the image one of that name, whether the node can use it or not? */
+    bool (*bdrv_has_stored_bitmap)(BlockDriverState *bs, const char *name);
+    /* Drop it from the image.  Main thread, drained. */
+    bool coroutine_fn (*bdrv_co_remove_stored_bitmap)(BlockDriverState *bs,
+                                                      const char *name,
+                                                      Error **errp);
 
     /*
      * Check the image, and repair it as @fix says (block/check.h).  Main

@@ -485,21 +485,19 @@ bool qcow2_can_store_bitmap(BlockDriverState *bs, const char *name,
     return false;
 }
 
-int coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
-                                               const char *name, Error **errp)
+bool qcow2_has_stored_bitmap(BlockDriverState *bs, const char *name)
+{
+    return qcow2_bitmap_find(bs->opaque, name);
+}
+
+bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
+                                                const char *name,
+                                                Error **errp)
 {
     BDRVQcow2State *s = bs->opaque;
     Qcow2Bitmap *b = qcow2_bitmap_find(s, name), *after;
     int ret;
 
-    if (!b) {
-        return -ENOENT;
-    }
-    if (bs->read_only) {
-        error_setg(errp, "Bitmap '%s' is readonly and cannot be modified",
-                   name);
-        return -EACCES;
-    }
     after = TAILQ_NEXT(b, next);
     TAILQ_REMOVE(&s->bitmaps->list, b, next);
     ret = __atomic_load_n(&s->corrupt, __ATOMIC_RELAXED) ? -EIO
@@ -512,12 +510,12 @@ int coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
         }
         error_setg_errno(errp, -ret, "Failed to remove bitmap '%s' from the "
                          "image", name);
-        return ret == -ENOENT ? -EIO : ret;
+        return false;
     }
     g_hash_table_remove(s->bitmaps->by_name, b->name);
     co_free_bits(bs, b);
     qcow2_bitmap_free(b);
-    return 0;
+    return true;
 }
 
 bool qcow2_bitmaps_check_resize(BlockDriverState *bs, Error **errp)

@@ -54,9 +54,10 @@ Qcow2BitmapInfoList *qcow2_bitmaps_info(BlockDriverState *bs);
 /* BlockDriver's. */
 bool qcow2_can_store_bitmap(BlockDriverState *bs, const char *name,
                             uint64_t granularity, Error **errp);
-int coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
-                                               const char *name,
-                                               Error **errp);
+bool qcow2_has_stored_bitmap(BlockDriverState *bs, const char *name);
+bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
+                                                const char *name,
+                                                Error **errp);
 
 /* False with an error if a bitmap that we can't use would become wrong. */
 bool qcow2_bitmaps_check_resize(BlockDriverState *bs, Error **errp);

@@ -517,5 +517,6 @@ const BlockDriver bdrv_qcow2 = {
     .bdrv_co_snapshot_apply = qcow2_co_snapshot_apply,
     .bdrv_co_check = qcow2_co_check,
     .bdrv_can_store_bitmap = qcow2_can_store_bitmap,
+    .bdrv_has_stored_bitmap = qcow2_has_stored_bitmap,
     .bdrv_co_remove_stored_bitmap = qcow2_co_remove_stored_bitmap,
 };

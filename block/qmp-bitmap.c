@@ -2,20 +2,15 @@
 /*
  * QMP commands for dirty bitmaps.
  *
- * Main thread, in the coroutine of the monitor.  Each command holds the graph
- * lock from its first look to its last change, and keeps the node drained while
- * it changes anything.
+ * Main thread, in the coroutine of the monitor.  Each command is an action of a
+ * transaction: under the graph lock, the node drained while anything changes.
  */
-#include "block/dirty-bitmap.h"
+#include "block/transaction.h"
 
 #include <errno.h>
 #include <inttypes.h>
 
 #include "qapi/qapi-commands.h"
-
-/* What a command does with a bitmap, the node being drained. */
-typedef bool coroutine_fn BitmapFunc(BlockDriverState *bs, BdrvDirtyBitmap *bm,
-                                     Error **errp);
 
 enum {
     USE = 0,                            /* it must be consistent */
@@ -66,23 +61,50 @@ static BdrvDirtyBitmap *find_bitmap(BlockDriverState *bs, const char *name,
     return bm;
 }
 
-static bool coroutine_fn co_with_bitmap(const BlockDirtyBitmap *arg, int how,
-                                        BitmapFunc *co_func, Error **errp)
-{
-    BlockDriverState *bs;
-    BdrvDirtyBitmap *bm;
-    bool ok = false;
+/* ---- what actions have in common ---- */
 
-    bdrv_graph_co_lock();
-    bs = find_node(arg->node, errp);
-    bm = bs ? find_bitmap(bs, arg->name, errp) : NULL;
-    if (bm && check(bs, bm, how, errp)) {
-        bdrv_co_drained_begin_locked(bs);
-        ok = co_func(bs, bm, errp);
-        bdrv_drained_end(bs);
+/* @arg's bitmap is the item's, and its node drained. */
+static bool coroutine_fn co_take(TransactionItem *it,
+                                 const BlockDirtyBitmap *arg, int how,
+                                 Error **errp)
+{
+    BlockDriverState *bs = find_node(arg->node, errp);
+    BdrvDirtyBitmap *bm = bs ? find_bitmap(bs, arg->name, errp) : NULL;
+
+    if (!bm || !check(bs, bm, how, errp)) {
+        return false;
     }
-    bdrv_graph_unlock();
-    return ok;
+    transaction_co_drain(it, bs);
+    it->bitmap = bm;
+    it->recording = bm->recording;
+    return true;
+}
+
+/* Keep its bits, if they may be needed again. */
+static bool keep_bits(TransactionItem *it, Error **errp)
+{
+    BdrvDirtyBitmap *bm = it->bitmap;
+
+    if (it->alone) {
+        return true;
+    }
+    it->old = bdrv_dirty_bitmap_new(it->bs, bm->name, bm->granularity_bits,
+                                    false, errp);
+    if (it->old) {
+        bdrv_dirty_bitmap_merge(it->old, bm, bdrv_getlength(it->bs));
+    }
+    return it->old;
+}
+
+static void coroutine_fn co_restore_bits(TransactionItem *it)
+{
+    bdrv_dirty_bitmap_clear(it->bitmap);
+    bdrv_dirty_bitmap_merge(it->bitmap, it->old, bdrv_getlength(it->bs));
+}
+
+static void coroutine_fn co_restore_recording(TransactionItem *it)
+{
+    it->bitmap->recording = it->recording;
 }
 
 /* ---- add ---- */
@@ -103,116 +125,178 @@ static bool can_persist(BlockDriverState *bs, const BlockDirtyBitmapAdd *arg,
     return true;
 }
 
-static void coroutine_fn co_add(BlockDriverState *bs,
-                                const BlockDirtyBitmapAdd *arg, Error **errp)
+static bool coroutine_fn co_prepare_add(TransactionItem *it, Error **errp)
 {
-    int64_t granularity = arg->has_granularity
-                          ? arg->granularity
-                          : bdrv_dirty_bitmap_default_granularity(bs);
+    const BlockDirtyBitmapAdd *arg = it->arg;
+    BlockDriverState *bs = bdrv_lookup_node(arg->node, arg->node, errp);
     bool persistent = arg->has_persistent && arg->persistent;
     BdrvDirtyBitmap *bm;
+    int64_t granularity;
 
+    if (!bs) {
+        return false;
+    }
+    transaction_co_drain(it, bs);
+    granularity = arg->has_granularity
+                  ? arg->granularity
+                  : bdrv_dirty_bitmap_default_granularity(bs);
     if (!bdrv_dirty_bitmap_check_new(bs, arg->name, granularity, errp)
         || (persistent && !can_persist(bs, arg, granularity, errp))) {
-        return;
+        return false;
     }
     bm = bdrv_dirty_bitmap_new(bs, arg->name, __builtin_ctzll(granularity),
                                persistent, errp);
-    if (bm) {
-        bm->recording = !(arg->has_disabled && arg->disabled);
-        bdrv_dirty_bitmap_insert(bs, bm);
+    if (!bm) {
+        return false;
     }
+    bm->recording = !(arg->has_disabled && arg->disabled);
+    bdrv_dirty_bitmap_insert(bs, bm);
+    it->bitmap = bm;
+    return true;
 }
+
+static void coroutine_fn co_abort_add(TransactionItem *it)
+{
+    bdrv_dirty_bitmap_remove(it->bs, it->bitmap);
+    bdrv_dirty_bitmap_free(it->bitmap);
+}
+
+const TransactionOps transaction_bitmap_add = {
+    .co_prepare = co_prepare_add,
+    .co_abort = co_abort_add,
+};
 
 void coroutine_fn qmp_block_dirty_bitmap_add(const BlockDirtyBitmapAdd *arg,
                                              Error **errp)
 {
-    BlockDriverState *bs;
-
-    bdrv_graph_co_lock();
-    bs = bdrv_lookup_node(arg->node, arg->node, errp);
-    if (bs) {
-        bdrv_co_drained_begin_locked(bs);
-        co_add(bs, arg, errp);
-        bdrv_drained_end(bs);
-    }
-    bdrv_graph_unlock();
+    transaction_co_one(&transaction_bitmap_add, arg, errp);
 }
 
-/* ---- remove, clear, enable, disable ---- */
+/* ---- remove ---- */
 
-/* @bm may be NULL: the image can have bitmaps that the node can't use. */
-static void coroutine_fn co_remove(BlockDriverState *bs, BdrvDirtyBitmap *bm,
-                                   const char *name, Error **errp)
+static bool is_stored(BlockDriverState *bs, const char *name)
 {
-    int ret = -ENOENT;
+    return bs->drv->bdrv_has_stored_bitmap
+           && bs->drv->bdrv_has_stored_bitmap(bs, name);
+}
 
-    if ((!bm || bm->persistent) && bs->drv->bdrv_co_remove_stored_bitmap) {
-        ret = bs->drv->bdrv_co_remove_stored_bitmap(bs, name, errp);
+/* The image can have bitmaps that the node can't use and does not know. */
+static bool coroutine_fn co_prepare_remove(TransactionItem *it, Error **errp)
+{
+    const BlockDirtyBitmap *arg = it->arg;
+    BlockDriverState *bs = find_node(arg->node, errp);
+
+    if (!bs || bdrv_dirty_bitmap_find(bs, arg->name)
+        || !is_stored(bs, arg->name)) {
+        if (!bs || !co_take(it, arg, CHANGE | ANY, errp)) {
+            return false;
+        }
+        bdrv_dirty_bitmap_remove(bs, it->bitmap);
+        return true;
     }
-    if (ret == -ENOENT && !bm) {
-        find_bitmap(bs, name, errp);    /* says that there is none */
+    if (bs->read_only) {
+        error_setg(errp, "Bitmap '%s' is readonly and cannot be modified",
+                   arg->name);
+        return false;
     }
-    if ((ret >= 0 || ret == -ENOENT) && bm) {
-        bdrv_dirty_bitmap_remove(bs, bm);
-        bdrv_dirty_bitmap_free(bm);
+    transaction_co_drain(it, bs);
+    return true;
+}
+
+static void coroutine_fn co_abort_remove(TransactionItem *it)
+{
+    if (it->bitmap) {
+        bdrv_dirty_bitmap_insert(it->bs, it->bitmap);
     }
 }
+
+static void coroutine_fn co_commit_remove(TransactionItem *it, Error **errp)
+{
+    const BlockDirtyBitmap *arg = it->arg;
+    bool persistent = !it->bitmap || it->bitmap->persistent;
+
+    if (persistent && is_stored(it->bs, arg->name)
+        && !it->bs->drv->bdrv_co_remove_stored_bitmap(it->bs, arg->name,
+                                                      errp)) {
+        /* The image's; even if there is a new one of its name. */
+        co_abort_remove(it);
+    } else {
+        bdrv_dirty_bitmap_free(it->bitmap);
+    }
+}
+
+const TransactionOps transaction_bitmap_remove = {
+    .co_prepare = co_prepare_remove,
+    .co_commit = co_commit_remove,
+    .co_abort = co_abort_remove,
+};
 
 void coroutine_fn qmp_block_dirty_bitmap_remove(const BlockDirtyBitmap *arg,
                                                 Error **errp)
 {
-    BlockDriverState *bs;
-    BdrvDirtyBitmap *bm;
-
-    bdrv_graph_co_lock();
-    bs = find_node(arg->node, errp);
-    bm = bs ? bdrv_dirty_bitmap_find(bs, arg->name) : NULL;
-    if (bs && (!bm || check(bs, bm, CHANGE | ANY, errp))) {
-        bdrv_co_drained_begin_locked(bs);
-        co_remove(bs, bm, arg->name, errp);
-        bdrv_drained_end(bs);
-    }
-    bdrv_graph_unlock();
+    transaction_co_one(&transaction_bitmap_remove, arg, errp);
 }
 
-static bool coroutine_fn co_clear(BlockDriverState *bs, BdrvDirtyBitmap *bm,
-                                  Error **errp)
+/* ---- clear, enable, disable ---- */
+
+static bool coroutine_fn co_prepare_clear(TransactionItem *it, Error **errp)
 {
-    bdrv_dirty_bitmap_clear(bm);
+    if (!co_take(it, it->arg, CHANGE, errp) || !keep_bits(it, errp)) {
+        return false;
+    }
+    bdrv_dirty_bitmap_clear(it->bitmap);
     return true;
 }
+
+const TransactionOps transaction_bitmap_clear = {
+    .co_prepare = co_prepare_clear,
+    .co_abort = co_restore_bits,
+};
 
 void coroutine_fn qmp_block_dirty_bitmap_clear(const BlockDirtyBitmap *arg,
                                                Error **errp)
 {
-    co_with_bitmap(arg, CHANGE, co_clear, errp);
+    transaction_co_one(&transaction_bitmap_clear, arg, errp);
 }
 
-static bool coroutine_fn co_enable(BlockDriverState *bs, BdrvDirtyBitmap *bm,
-                                   Error **errp)
+static bool coroutine_fn co_prepare_enable(TransactionItem *it, Error **errp)
 {
-    bm->recording = true;
+    if (!co_take(it, it->arg, USE, errp)) {
+        return false;
+    }
+    it->bitmap->recording = true;
     return true;
 }
+
+const TransactionOps transaction_bitmap_enable = {
+    .co_prepare = co_prepare_enable,
+    .co_abort = co_restore_recording,
+};
 
 void coroutine_fn qmp_block_dirty_bitmap_enable(const BlockDirtyBitmap *arg,
                                                 Error **errp)
 {
-    co_with_bitmap(arg, USE, co_enable, errp);
+    transaction_co_one(&transaction_bitmap_enable, arg, errp);
 }
 
-static bool coroutine_fn co_disable(BlockDriverState *bs, BdrvDirtyBitmap *bm,
-                                    Error **errp)
+static bool coroutine_fn co_prepare_disable(TransactionItem *it, Error **errp)
 {
-    bm->recording = false;
+    if (!co_take(it, it->arg, USE, errp)) {
+        return false;
+    }
+    it->bitmap->recording = false;
     return true;
 }
+
+const TransactionOps transaction_bitmap_disable = {
+    .co_prepare = co_prepare_disable,
+    .co_abort = co_restore_recording,
+};
 
 void coroutine_fn qmp_block_dirty_bitmap_disable(const BlockDirtyBitmap *arg,
                                                  Error **errp)
 {
-    co_with_bitmap(arg, USE, co_disable, errp);
+    transaction_co_one(&transaction_bitmap_disable, arg, errp);
 }
 
 /* ---- merge ---- */
@@ -244,47 +328,43 @@ static BdrvDirtyBitmap *find_source(BlockDriverState *bs,
 }
 
 /* First look whether all can be merged, then do it. */
-static void coroutine_fn co_merge(BlockDriverState *bs,
-                                  const BlockDirtyBitmapMerge *arg,
-                                  Error **errp)
+static bool coroutine_fn co_prepare_merge(TransactionItem *it, Error **errp)
 {
+    const BlockDirtyBitmapMerge *arg = it->arg;
+    const BlockDirtyBitmap target = { arg->node, arg->target };
+    BlockDriverState *bs = find_node(arg->node, errp);
     const BlockDirtyBitmapOrStrList *l;
-    BdrvDirtyBitmap *bm = find_bitmap(bs, arg->target, errp);
 
-    if (!bm) {
-        return;
+    if (!bs || !find_bitmap(bs, arg->target, errp)) {
+        return false;
     }
     for (l = arg->bitmaps; l; l = l->next) {
         if (!find_source(bs, l->value, errp)) {
-            return;
+            return false;
         }
     }
-    if (!check(bs, bm, CHANGE, errp)) {
-        return;
+    if (!co_take(it, &target, CHANGE, errp) || !keep_bits(it, errp)) {
+        return false;
     }
-    /* Nothing yields from here on: what was found stays. */
     for (l = arg->bitmaps; l; l = l->next) {
         BdrvDirtyBitmap *src = find_source(bs, l->value, NULL);
 
-        if (src != bm) {
-            bdrv_dirty_bitmap_merge(bm, src, bdrv_getlength(bs));
+        if (src && src != it->bitmap) {
+            bdrv_dirty_bitmap_merge(it->bitmap, src, bdrv_getlength(bs));
         }
     }
+    return true;
 }
+
+const TransactionOps transaction_bitmap_merge = {
+    .co_prepare = co_prepare_merge,
+    .co_abort = co_restore_bits,
+};
 
 void coroutine_fn qmp_block_dirty_bitmap_merge(
     const BlockDirtyBitmapMerge *arg, Error **errp)
 {
-    BlockDriverState *bs;
-
-    bdrv_graph_co_lock();
-    bs = find_node(arg->node, errp);
-    if (bs) {
-        bdrv_co_drained_begin_locked(bs);
-        co_merge(bs, arg, errp);
-        bdrv_drained_end(bs);
-    }
-    bdrv_graph_unlock();
+    transaction_co_one(&transaction_bitmap_merge, arg, errp);
 }
 
 /* ---- x-debug-block-dirty-bitmap-sha256 ---- */

@@ -5,7 +5,7 @@
  * Main thread, in the coroutine of the monitor or of the command line, under
  * the graph lock.
  */
-#include "block/block-int.h"
+#include "block/transaction.h"
 
 #include <string.h>
 
@@ -44,8 +44,7 @@ static BlockDriverState *find_root(const char *name, Error **errp)
     return bs;
 }
 
-static void coroutine_fn co_create(BlockDriverState *bs, const char *name,
-                                   Error **errp)
+static bool can_create(BlockDriverState *bs, const char *name, Error **errp)
 {
     g_autoptr(SnapshotInfoList) list = NULL;
     g_autoptr(SnapshotInfo) old = NULL;
@@ -53,42 +52,70 @@ static void coroutine_fn co_create(BlockDriverState *bs, const char *name,
 
     if (bs->read_only) {
         error_setg(errp, "Device '%s' is read only", bs->node_name);
-        return;
+        return false;
     }
     list = bdrv_snapshot_list(bs, &supported);
     if (!supported) {
         error_setg(errp, "Block format '%s' used by device '%s' does not "
                    "support internal snapshots", bs->drv->format_name,
                    bs->node_name);
-        return;
+        return false;
     }
     if (!*name) {
         error_setg(errp, "Name is empty");
-        return;
+        return false;
     }
     old = find(list, NULL, name);
     if (old) {
         error_setg(errp, "Snapshot with name '%s' already exists on device "
                    "'%s'", name, bs->node_name);
-        return;
     }
-    if (!bdrv_co_snapshot_create_locked(bs, name, NULL, errp)) {
+    return !old;
+}
+
+static bool coroutine_fn co_prepare_create(TransactionItem *it, Error **errp)
+{
+    const BlockdevSnapshotInternal *arg = it->arg;
+    BlockDriverState *bs = find_root(arg->device, errp);
+    g_autoptr(SnapshotInfoList) list = NULL;
+    g_autoptr(SnapshotInfo) info = NULL;
+
+    if (!bs || !can_create(bs, arg->name, errp)) {
+        return false;
+    }
+    transaction_co_drain(it, bs);
+    if (!bdrv_co_snapshot_create_locked(bs, arg->name, NULL, errp)) {
         error_prepend(errp, "Failed to create snapshot '%s' on device '%s': ",
-                      name, bs->node_name);
+                      arg->name, bs->node_name);
+        return false;
+    }
+    list = bdrv_snapshot_list(bs, NULL);
+    info = find(list, NULL, arg->name);
+    it->id = g_strdup(info->id);
+    return true;
+}
+
+static void coroutine_fn co_abort_create(TransactionItem *it)
+{
+    const BlockdevSnapshotInternal *arg = it->arg;
+    Error *err = NULL;
+
+    if (!bdrv_co_snapshot_delete_locked(it->bs, it->id, arg->name, &err)) {
+        error_prepend(&err, "Failed to take back snapshot '%s' on device "
+                      "'%s': ", arg->name, it->bs->node_name);
+        error_report_err(err);
     }
 }
+
+const TransactionOps transaction_snapshot_create = {
+    .co_prepare = co_prepare_create,
+    .co_abort = co_abort_create,
+};
 
 void coroutine_fn qmp_blockdev_snapshot_internal_sync(
     const BlockdevSnapshotInternal *arg, Error **errp)
 {
-    BlockDriverState *bs;
-
-    bdrv_graph_co_lock();
-    bs = find_root(arg->device, errp);
-    if (bs) {
-        co_create(bs, arg->name, errp);
-    }
-    bdrv_graph_unlock();
+    transaction_co_one(&transaction_snapshot_create, arg, errp);
 }
 
 static SnapshotInfo *coroutine_fn co_delete(BlockDriverState *bs,

@@ -229,8 +229,7 @@ static bool coroutine_fn co_op_apply(Test *t, Error **errp)
 
 static bool coroutine_fn co_op_bitmap(Test *t, Error **errp)
 {
-    return t->bs->drv->bdrv_co_remove_stored_bitmap(t->bs, "bitmap",
-                                                    errp) >= 0;
+    return t->bs->drv->bdrv_co_remove_stored_bitmap(t->bs, "bitmap", errp);
 }
 
 typedef bool coroutine_fn Op(Test *t, Error **errp);

@@ -56,6 +56,9 @@ static const Difference known[] = {
       "s390-pv-guest tdx-guest tls-creds-anon tls-creds-psk tls-creds-x509 "
       "tls-cipher-suites x-remote-object x-vfio-user-server",
       "object types that are not offered" },
+    { "transaction.actions[].type lacks blockdev-backup blockdev-snapshot "
+      "blockdev-snapshot-sync drive-backup",
+      "jobs and external snapshots are not offered" },
 };
 
 typedef struct Schema {
@@ -366,7 +369,7 @@ static void test_commands(void)
         "query-block-exports", "query-blockstats", "query-chardev",
         "query-chardev-backends", "query-commands", "query-jobs",
         "query-named-block-nodes", "query-qmp-schema", "query-version", "quit",
-        "x-debug-block-dirty-bitmap-sha256",
+        "transaction", "x-debug-block-dirty-bitmap-sha256",
     };
     g_autoptr(CommandInfoList) list = qmp_query_commands(NULL);
     unsigned n = 0;
