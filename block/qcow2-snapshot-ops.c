@@ -10,10 +10,13 @@
  * Main thread, node drained, caches empty (qcow2_co_settle()): tables are
  * changed in the file directly.  Order, so that a crash leaves leaks only:
  * refcounts go up before a table that needs them is in the file, one write of
- * the header switches to it, and refcounts go down after that.  While refcounts
- * and COPIED may disagree the image has the dirty bit (version 3), so that the
- * next to open it puts that right; even without, no cluster with two users is
- * ever marked as having one.
+ * the header switches to it, and refcounts go down after that.
+ *
+ * Refcounts and COPIED are in different clusters, so no order of writes lets
+ * them agree at each moment.  Meanwhile the image has the dirty bit, so that
+ * the next to open it puts that right.  Version 2 has no such bit: after a
+ * crash a check calls that errors (and repairs them), but it harms nobody, as
+ * what is marked as having one user never has two tables that lead to it.
  */
 #include "block/qcow2-snapshot.h"
 
