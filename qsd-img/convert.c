@@ -171,6 +171,7 @@ static bool coroutine_fn co_create_target(Convert *c)
         .backing = c->backing,
         .backing_format = c->args->value['F'],
         .quiet = true,
+        .converting = true,
     };
 
     if (c->args->given['n']) {

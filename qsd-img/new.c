@@ -179,6 +179,7 @@ static bool coroutine_fn co_open_backing(New *n, const char *backing,
     const ImgOpen open = {
         .name = path,
         .format = value_of(n, "backing_fmt"),
+        .force_share = true,        /* it may be somebody's disk until now */
         .no_backing = false,
         .inspect = true,
     };
@@ -454,7 +455,12 @@ bool coroutine_fn img_co_new(const ImgNew *new)
     if (ok && !new->quiet) {
         say_formatting(&n);
     }
-    ok = ok && co_create_or_remove(&n, &err);
+    if (ok && !co_create_or_remove(&n, &err)) {
+        if (new->converting) {
+            error_prepend(&err, "error while converting %s: ", new->format);
+        }
+        ok = false;
+    }
     if (!ok) {
         error_prepend(&err, "%s: ", new->name);
         error_report_err(err);

@@ -109,6 +109,7 @@ typedef struct ImgNew {
     const char *backing, *backing_format;       /* or NULL */
     bool trust_backing;         /* don't look at the backing file */
     bool quiet;
+    bool converting;            /* for errors */
 } ImgNew;
 
 /* What @options, or NULL, say of @name last, or NULL; the caller frees. */
