@@ -105,7 +105,10 @@ enum {
     LUKS_ALIGN = 4096,                  /* of key material, bytes */
     LUKS_MAX_KEY_LEN = 64,
     LUKS_MIN_ITERATIONS = 1000,
-    /* About two minutes with a slow hash function. */
+    /*
+     * To try all slots with a wrong passphrase: four minutes with a slow hash
+     * function and the longest key.
+     */
     LUKS_MAX_ITERATIONS = 100 * 1000 * 1000,
 };
 

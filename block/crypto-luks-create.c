@@ -97,12 +97,16 @@ static int luks_create_work(void *opaque)
         || !crypto_af_split(hash, w->key, len, LUKS_STRIPES, w->material)) {
         return -errno;
     }
-    h->digest_iterations = crypto_pbkdf2_calibrate(
-        hash, LUKS_DIGEST_LEN, w->iter_time_ms / DIGEST_PART);
+    h->digest_iterations = MIN(
+        crypto_pbkdf2_calibrate(hash, LUKS_DIGEST_LEN,
+                                w->iter_time_ms / DIGEST_PART),
+        LUKS_MAX_ITERATIONS / DIGEST_PART);
     luks_key_digest(h, w->key, h->digest);
 
     slot->active = true;
-    slot->iterations = crypto_pbkdf2_calibrate(hash, len, w->iter_time_ms);
+    slot->iterations = MIN(
+        crypto_pbkdf2_calibrate(hash, len, w->iter_time_ms),
+        LUKS_MAX_ITERATIONS - h->digest_iterations);
     crypto_pbkdf2(hash, w->password, strlen(w->password), slot->iterations,
                   slot->salt, sizeof(slot->salt), slot_key, len);
     crypto_cipher_init(&cipher, &h->spec, slot_key);

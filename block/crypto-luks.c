@@ -3,7 +3,7 @@
  * LUKS version 1: the header, and getting the key out of it.
  *
  * A header is hostile until luks_header_parse() has accepted it: from there on
- * all that lies in it is in bounds, and no step takes more than
+ * all that lies in it is in bounds, and trying all slots takes no more than
  * LUKS_MAX_ITERATIONS.  Source: "LUKS On-Disk Format Specification" 1.2.3.
  */
 #include "block/crypto-int.h"
@@ -118,6 +118,23 @@ static bool slot_parse(LuksHeader *h, int i, const LuksDiskSlot *disk,
     return !slot->active || check_iterations(slot->iterations, what, errp);
 }
 
+/* Each slot takes its own iterations and the key's. */
+static bool check_all_iterations(const LuksHeader *h, Error **errp)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < LUKS_SLOTS; i++) {
+        if (h->slots[i].active) {
+            sum += (uint64_t)h->slots[i].iterations + h->digest_iterations;
+        }
+    }
+    if (sum > LUKS_MAX_ITERATIONS) {
+        error_setg(errp, "All keyslots together take more iterations than the "
+                   "limit of %d", LUKS_MAX_ITERATIONS);
+    }
+    return sum <= LUKS_MAX_ITERATIONS;
+}
+
 static bool check_layout(const LuksHeader *h, uint64_t key_len,
                          unsigned flags, Error **errp)
 {
@@ -192,7 +209,8 @@ bool luks_header_parse(LuksHeader *h, const uint8_t *buf, unsigned flags,
     }
 
     key_len = GUINT32_FROM_BE(disk.key_len);
-    return check_layout(h, key_len, flags, errp)
+    return check_all_iterations(h, errp)
+           && check_layout(h, key_len, flags, errp)
            && crypto_spec_parse(&h->spec, disk.cipher_name, disk.cipher_mode,
                                 key_len, errp)
            && crypto_hash_by_name(disk.hash_spec, &h->hash_alg, errp);

@@ -498,6 +498,9 @@ static const Hostile hostile[] = {
       "Keyslot 0 iteration count is zero" },
     { AT_SLOT_N(0, SLOT_ITERATIONS), NULL, 100000001,
       "Keyslot 0 iteration count 100000001 is above the limit of 100000000" },
+    { AT_SLOT_N(0, SLOT_ITERATIONS), NULL, 100000000,
+      "All keyslots together take more iterations than the limit of "
+      "100000000" },
     { AT_SLOT_N(1, SLOT_ITERATIONS), NULL, UINT32_MAX, NULL },
     { AT_SLOT_N(0, SLOT_OFFSET), NULL, 0,
       "Keyslot 0 is overlapping with the LUKS header" },
