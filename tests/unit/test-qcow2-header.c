@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2: what headers and options are refused, and how; rewriting the header;
- * images that turn out to be corrupt.
+ * qcow2: what headers and options are refused, and how; rewriting the header.
  *
  * Images are made by qemu-img and changed byte by byte.
  */
 #include <string.h>
 
-#include "qapi/event.h"
 #include "tests/unit/block-test.h"
 #include "block/qcow2-format.h"
 
@@ -519,112 +517,6 @@ static void coroutine_fn co_test_dirty(void *opaque)
     run("qemu-img check -q %s", path);
 }
 
-/* ---- corruption ---- */
-
-static QDict *last_event;
-static unsigned n_events;
-
-static void note_event(QAPIEvent event, QDict *message)
-{
-    g_assert_cmpint(event, ==, QAPI_EVENT_BLOCK_IMAGE_CORRUPTED);
-    n_events++;
-    if (last_event) {
-        qobject_unref(last_event);
-    }
-    last_event = message;
-}
-
-static int coroutine_fn co_rw(BlockBackend *blk, bool write, int64_t offset)
-{
-    static uint8_t buf[4096];
-    QEMUIOVector qiov;
-    int ret;
-
-    qemu_iovec_init_buf(&qiov, buf, sizeof(buf));
-    blk_co_begin_request(blk);
-    ret = write ? blk_co_pwritev(blk, offset, &qiov, 0)
-                : blk_co_preadv(blk, offset, &qiov, 0);
-    blk_end_request(blk);
-    return ret;
-}
-
-/* An image whose first L2 table cannot be where the L1 table says. */
-static void make_corrupt(const char *options)
-{
-    g_autoptr(GByteArray) image = NULL;
-
-    g_byte_array_unref(make(options));
-    run("qemu-io -c 'write 0 64k' %s", path);
-    image = load();
-    patch(image, number(image, 40, 8), "8000000000042a00");
-    save(image);
-}
-
-static void coroutine_fn co_use_corrupt(bool read_only, unsigned events)
-{
-    BlockDriverState *bs = co_open(read_only);
-    BlockBackend *blk = block_test_co_attach(
-        bs, "user", BLK_PERM_CONSISTENT_READ
-                    | (read_only ? 0 : BLK_PERM_WRITE), BLK_PERM_ALL);
-    const QDict *data;
-
-    n_events = 0;
-    qapi_event_set_emitter(note_event);
-    g_assert_cmpint(co_rw(blk, false, 0), ==, -EIO);
-    g_assert_cmpint(co_rw(blk, false, 4096), ==, -EIO);
-    if (!read_only) {
-        g_assert_cmpint(co_rw(blk, true, 0), ==, -EIO);
-        g_assert_cmpint(co_rw(blk, true, 63 << 20), ==, -EIO);
-    }
-    blk_co_free(blk);
-    block_test_co_close(bs);
-    qapi_event_set_emitter(NULL);
-    g_assert_cmpuint(n_events, ==, events);
-    data = qdict_get_qdict(last_event, "data");
-    g_assert_cmpstr(qdict_get_str(data, "node-name"), ==, "node");
-    g_assert_cmpstr(qdict_get_str(data, "msg"), ==,
-                    "L2 table offset 0x42a00 unaligned (L1 index: 0)");
-    g_assert_cmpint(qdict_get_bool(data, "fatal", read_only), ==, !read_only);
-    qobject_unref(last_event);
-    last_event = NULL;
-}
-
-static void coroutine_fn co_test_corrupt(void *opaque)
-{
-    g_autoptr(GByteArray) before = NULL;
-    g_autoptr(GByteArray) after = NULL;
-    g_autoptr(GByteArray) marked = NULL;
-
-    make_corrupt("");
-    before = load();
-    co_use_corrupt(true, 1);
-    after = load();
-    g_assert_cmpmem(before->data, before->len, after->data, after->len);
-
-    co_use_corrupt(false, 1);
-    marked = load();
-    g_assert_cmpuint(number(marked, 72, 8), ==, 2);
-    g_assert_cmpuint(before->len, ==, marked->len);
-    marked->data[79] = 0;
-    g_assert_cmpmem(before->data, before->len, marked->data, marked->len);
-
-    co_expect(false, "", "qcow2: Image is corrupt; cannot be opened "
-              "read/write");
-    co_use_corrupt(true, 1);
-}
-
-static void coroutine_fn co_test_corrupt_v2(void *opaque)
-{
-    g_autoptr(GByteArray) before = NULL;
-    g_autoptr(GByteArray) after = NULL;
-
-    make_corrupt("-o compat=0.10");
-    before = load();
-    co_use_corrupt(false, 1);
-    after = load();
-    g_assert_cmpmem(before->data, before->len, after->data, after->len);
-}
-
 /* ---- options ---- */
 
 typedef struct OptionCase {
@@ -752,8 +644,6 @@ int main(int argc, char **argv)
     add("rewrite", "all", co_test_rewrite, NULL);
     add("rewrite", "small", co_test_rewrite_small, NULL);
     add("rewrite", "dirty", co_test_dirty, NULL);
-    add("corrupt", "v3", co_test_corrupt, NULL);
-    add("corrupt", "v2", co_test_corrupt_v2, NULL);
     ret = g_test_run();
     g_unlink(path);
     g_unlink(base);
