@@ -256,8 +256,30 @@ static char *read_cluster(const Image *im, uint64_t offset, uint64_t size)
     return g_memdup2(file + offset, size);
 }
 
-/* Guest cluster 1 is live metadata, says the image: giving it up frees none. */
-static void coroutine_fn co_give_up_metadata(int what, const char *more)
+typedef enum { L1_TABLE, L2_TABLE, REFTABLE, REFBLOCK, HEADER } Victim;
+
+static uint64_t find_victim(const TestImage *file, Victim what)
+{
+    switch (what) {
+    case L1_TABLE:
+        return file->h.l1_table_offset;
+    case L2_TABLE:
+        return test_image_find_l2(file, TEST_L2_DATA, false);
+    case REFTABLE:
+        return file->h.refcount_table_offset;
+    case REFBLOCK:
+        return test_image_refblock(file);
+    default:
+        return 0;
+    }
+}
+
+/*
+ * Live metadata is free, says its refcount; or guest cluster 1 has it as data,
+ * which are given up (@data).  Either way it stays what it is.
+ */
+static void coroutine_fn co_hand_out_metadata(Victim what, bool data,
+                                              const char *more)
 {
     g_autofree char *before = NULL, *after = NULL;
     TestImage file;
@@ -267,34 +289,70 @@ static void coroutine_fn co_give_up_metadata(int what, const char *more)
     image_init(&im, "cluster_size=64k", false);
     image_test_run("qemu-io -f qcow2 -c 'write -q 0 64k' %s", im.path);
     test_image_load(&file, im.path);
-    l2 = test_image_find_l2(&file, TEST_L2_DATA, false);
-    victim = what == 0 ? file.h.l1_table_offset
-             : what == 1 ? l2
-             : what == 2 ? file.h.refcount_table_offset
-                         : test_image_refblock(&file);
-    test_image_set(&file, l2 + 8, victim | QCOW2_OFLAG_COPIED);
+    l2 = find_victim(&file, L2_TABLE);
+    victim = find_victim(&file, what);
+    if (data) {
+        test_image_set(&file, l2 + 8, victim | (victim ? QCOW2_OFLAG_COPIED
+                                                : QCOW2_OFLAG_COMPRESSED));
+    } else {
+        test_image_set_refcount(&file, victim / 65536, 0);
+    }
     test_image_save(&file, im.path);
     test_image_free(&file);
     before = read_cluster(&im, victim, 65536);
 
     co_open(&im, more, NULL);
-    co_discard(&im, 65536, 65536);
-    blk_co_begin_request(im.blk);
-    g_assert_cmpint(blk_co_flush(im.blk), ==, -EIO);
-    blk_end_request(im.blk);
+    if (data) {
+        co_discard(&im, 65536, 65536);
+        blk_co_begin_request(im.blk);
+        g_assert_cmpint(blk_co_flush(im.blk), ==, -EIO);
+        blk_end_request(im.blk);
+    }
     g_assert_cmpint(co_try_write(&im, MIB, 65536, 0xee), ==, -EIO);
     co_close(&im);
     after = read_cluster(&im, victim, 65536);
+    if (what == HEADER) {
+        after[79] &= ~2;        /* the corrupt bit */
+    }
     g_assert_true(memcmp(before, after, 65536) == 0);
     image_deinit(&im);
 }
 
 static void coroutine_fn test_live_metadata(void *opaque)
 {
-    for (int what = 0; what < 4; what++) {
-        co_give_up_metadata(what, "");
-        co_give_up_metadata(what, ", 'discard-no-unref': true");
+    for (Victim what = L1_TABLE; what <= HEADER; what++) {
+        co_hand_out_metadata(what, false, "");
+        co_hand_out_metadata(what, true, "");
+        co_hand_out_metadata(what, true, ", 'discard-no-unref': true");
     }
+}
+
+/* The cluster of an L2 table that was in the cache becomes another one. */
+static void coroutine_fn test_reused_table(void *opaque)
+{
+    TestImage file;
+    Image im;
+
+    image_init(&im, "cluster_size=512", false);
+    image_test_run("qemu-io -f qcow2 -c 'write -q -P 1 0 32k' %s", im.path);
+    memset(im.shadow, 1, 32768);
+    /* As if a snapshot had it as well, so that it is copied and given up. */
+    test_image_load(&file, im.path);
+    test_image_set(&file, file.h.l1_table_offset,
+                   test_image_get(&file, file.h.l1_table_offset)
+                   & ~QCOW2_OFLAG_COPIED);
+    test_image_save(&file, im.path);
+    test_image_free(&file);
+
+    co_open(&im, "", NULL);
+    co_check(&im, 0, SIZE);
+    co_write(&im, 512, 512, 2);
+    co_flush(&im);
+    co_write(&im, 65536, 512, 3);
+    co_check(&im, 0, SIZE);
+    co_close(&im);
+    judge(&im);
+    image_deinit(&im);
 }
 
 /*
@@ -381,7 +439,7 @@ static void coroutine_fn test_warm_cache(void *opaque)
 /* ---- the first 64 KiB ---- */
 
 /* Tables that offer the header's cluster: nobody may write there. */
-static void coroutine_fn test_first_cluster(void *opaque)
+static void coroutine_fn co_offer_first_cluster(const char *more)
 {
     g_autofree char *before = NULL, *after = NULL;
     gsize len;
@@ -392,7 +450,7 @@ static void coroutine_fn test_first_cluster(void *opaque)
     /* Nothing is in use, says the refcount block. */
     image_test_run("dd if=/dev/zero of=%s bs=64k seek=2 count=1 conv=notrunc "
                    "status=none", im.path);
-    co_open(&im, "", NULL);
+    co_open(&im, more, NULL);
     g_assert_cmpint(co_try_write(&im, 0, 65536, 0xee), ==, -EIO);
     g_assert_cmpint(co_try_write(&im, MIB, 65536, 0xee), ==, -EIO);
     co_close(&im);
@@ -402,6 +460,12 @@ static void coroutine_fn test_first_cluster(void *opaque)
     after[79] &= ~2;
     g_assert_true(memcmp(before, after, 65536) == 0);
     image_deinit(&im);
+}
+
+static void coroutine_fn test_first_cluster(void *opaque)
+{
+    co_offer_first_cluster("");
+    co_offer_first_cluster(", 'overlap-check': 'none'");
 }
 
 /* The guest's first 64 KiB, with work going on everywhere else. */
@@ -610,6 +674,7 @@ static void check_lazy(Image *im)
 static void coroutine_fn test_lazy(void *opaque)
 {
     g_autofree char *killed = NULL;
+    TestImage file;
     Error *err = NULL;
     Image im;
 
@@ -631,6 +696,15 @@ static void coroutine_fn test_lazy(void *opaque)
     co_open(&im, ", 'lazy-refcounts': false", NULL);
     co_write(&im, 2 * MIB, MIB, 3);
     memset(im.shadow + 2 * MIB, 0, MIB);
+    co_close(&im);
+    check_lazy(&im);
+
+    /* An unknown autoclear bit: the whole header is written anew. */
+    test_image_load(&file, im.path);
+    test_image_set(&file, offsetof(Qcow2Header, autoclear_features), 0x20);
+    test_image_save(&file, im.path);
+    test_image_free(&file);
+    co_open(&im, "", NULL);
     co_close(&im);
     check_lazy(&im);
 
@@ -725,6 +799,7 @@ int main(int argc, char **argv)
         { "queues", test_queues },
         { "allocator", test_allocator },
         { "live-metadata", test_live_metadata },
+        { "reused-table", test_reused_table },
         { "shared-table", test_shared_table },
         { "warm-cache", test_warm_cache },
         { "first-cluster", test_first_cluster },
