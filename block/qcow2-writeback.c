@@ -232,31 +232,60 @@ static int coroutine_fn co_write_round(BlockDriverState *bs, const Round *r)
 
 /* ---- freeing; wb_lock held ---- */
 
-/* The type decides, and nobody else may use the clusters. */
-static bool coroutine_fn co_may_discard(BlockDriverState *bs,
-                                        const Qcow2Free *f)
+/* Does nobody else use the cluster? */
+static bool coroutine_fn co_is_last_use(BlockDriverState *bs, uint64_t cluster)
+{
+    uint64_t refcount;
+
+    return qcow2_co_get_refcount(bs, cluster, &refcount) >= 0 && refcount == 1;
+}
+
+/*
+ * The first clusters in a row, from *@pos on and before @end, that nobody else
+ * uses: from *@pos on as well, this many.  s->lock held.
+ */
+static uint64_t coroutine_fn co_find_unused(BlockDriverState *bs,
+                                            uint64_t *pos, uint64_t end)
 {
     BDRVQcow2State *s = bs->opaque;
-    uint64_t first = f->offset >> s->cluster_bits;
-    uint64_t last = (f->offset + f->bytes - 1) >> s->cluster_bits;
+    uint64_t n = 0, shared = s->free_byte_offset >> s->cluster_bits;
 
-    if (!s->pass_discard[f->type]
-        || qcow2_in_cluster(s, f->offset | f->bytes)) {
-        return false;
+    while (*pos < end && !co_is_last_use(bs, *pos)) {
+        ++*pos;
     }
-    for (uint64_t i = first; i <= last; i++) {
-        uint64_t refcount;
-
-        if (qcow2_co_get_refcount(bs, i, &refcount) < 0 || refcount != 1) {
-            return false;
-        }
+    while (*pos + n < end && co_is_last_use(bs, *pos + n)) {
+        n++;
     }
-    if (s->free_byte_offset >> s->cluster_bits >= first
-        && s->free_byte_offset >> s->cluster_bits <= last) {
+    if (shared >= *pos && shared < *pos + n) {
         /* Other compressed data must not move in meanwhile. */
         s->free_byte_offset = 0;
     }
-    return true;
+    return n;
+}
+
+/* Before anyone can take the clusters.  It is a hint: errors are none. */
+static void coroutine_fn co_discard(BlockDriverState *bs, const Qcow2Free *f)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t pos = f->offset >> s->cluster_bits;
+    uint64_t end = (f->offset + f->bytes) >> s->cluster_bits;
+
+    if (!s->pass_discard[f->type]
+        || qcow2_in_cluster(s, f->offset | f->bytes)) {
+        return;
+    }
+    while (pos < end) {
+        uint64_t n;
+
+        co_mutex_lock(&s->lock);
+        n = co_find_unused(bs, &pos, end);
+        co_mutex_unlock(&s->lock);
+        if (n > 0) {
+            bdrv_co_pdiscard(bs->file, pos << s->cluster_bits,
+                             n << s->cluster_bits);
+        }
+        pos += n;
+    }
 }
 
 static void coroutine_fn co_free(BlockDriverState *bs, Qcow2Free *f)
@@ -264,15 +293,8 @@ static void coroutine_fn co_free(BlockDriverState *bs, Qcow2Free *f)
     BDRVQcow2State *s = bs->opaque;
     uint64_t start = qcow2_cluster_start(s, f->offset);
     uint64_t end = qcow2_cluster_end(s, f->offset + f->bytes);
-    bool discard;
 
-    co_mutex_lock(&s->lock);
-    discard = co_may_discard(bs, f);
-    co_mutex_unlock(&s->lock);
-    if (discard) {
-        /* Before anyone can take them.  It is a hint: errors are none. */
-        bdrv_co_pdiscard(bs->file, start, end - start);
-    }
+    co_discard(bs, f);
     qcow2_compress_forget(s, start, end - start);
 
     co_mutex_lock(&s->lock);

@@ -425,7 +425,7 @@ static int coroutine_fn co_zero_raw(BlockDriverState *bs, int64_t offset,
         }
         /* Encrypted, zeroes of the file are not the guest's. */
         if (ext.type == QCOW2_NORMAL && !s->crypto) {
-            ret = bdrv_co_pwrite_zeroes(s->data_file, offset, ext.bytes,
+            ret = bdrv_co_pwrite_zeroes(s->data_file, ext.host, ext.bytes,
                                         flags & BDRV_REQ_MAY_UNMAP);
         } else {
             ext.bytes = MIN(ext.bytes, 1 << 20);
@@ -496,8 +496,11 @@ int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset,
         return 0;
     }
     if (s->data_file_raw) {
-        return bdrv_co_pdiscard(s->data_file, offset,
-                                MIN(end, bdrv_getlength(bs)) - offset);
+        /* The mapping stays: the file shows what the guest sees. */
+        return s->pass_discard[QCOW2_DISCARD_REQUEST]
+               ? bdrv_co_pdiscard(s->data_file, offset,
+                                  MIN(end, bdrv_getlength(bs)) - offset)
+               : 0;
     }
     if (must_write(bs, offset)) {
         /* Version 2 would uncover what the backing node has. */

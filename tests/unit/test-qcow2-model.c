@@ -340,6 +340,10 @@ static void judge(Model *m)
     image_test_run("qemu-img check -q -f qcow2 %s", m->path);
     g_assert_true(g_file_set_contents(raw, (char *)m->shadow, m->len, NULL));
     image_test_run("qemu-img compare -q -f raw -F qcow2 %s %s", raw, m->path);
+    if (strstr(m->config->create, "raw=on")) {
+        /* The data file alone is the disk. */
+        image_test_run("cmp %s %s/data", raw, m->dir);
+    }
     g_remove(raw);
 }
 
