@@ -401,6 +401,18 @@ int coroutine_fn qcow2_co_change_refcount(BlockDriverState *bs,
 void coroutine_fn qcow2_co_drop_refblocks(BlockDriverState *bs);
 
 /*
+ * Let free @cluster be covered by a refcount block.  One that is new goes to
+ * free cluster @place, which is covered or @cluster itself; then 1 is returned.
+ */
+int coroutine_fn qcow2_co_cover(BlockDriverState *bs, uint64_t cluster,
+                                uint64_t place);
+
+/* -EIO, and corruption is signalled: the table names a block twice. */
+int qcow2_check_reftable(BlockDriverState *bs);
+
+/* ---- qcow2-alloc.c: s->lock held ---- */
+
+/*
  * Find and take between @min and @max (bytes, whole clusters) of contiguous
  * free clusters in the image file; refcounts become 1.  Returns the offset,
  * *@got (bytes) and in *@virgin (if not NULL) whether all of it reads as
