@@ -470,44 +470,15 @@ static int64_t coroutine_fn co_store(BlockDriverState *bs,
     return host;
 }
 
-/* Let the guest's cluster be the data at @host. */
-static int coroutine_fn co_link(BlockDriverState *bs, int64_t offset,
-                                uint64_t host, uint64_t len)
-{
-    BDRVQcow2State *s = bs->opaque;
-    uint64_t entry[2] = { compressed_entry(s, host, len), 0 };
-    Qcow2CacheEntry *slice;
-    uint64_t old;
-    int ret = qcow2_co_get_slice(bs, offset, &slice);
-
-    if (ret < 0) {
-        return ret;
-    }
-    BLKDBG_EVENT(bs->file, BLKDBG_L2_UPDATE_COMPRESSED);
-    co_mutex_lock(&s->lock);
-    old = qcow2_cache_word(slice, qcow2_slice_index(s, offset)
-                                  * s->l2_entry_words);
-    qcow2_set_entries(s, slice, offset, 1, entry);
-    qcow2_give_up_entry(bs, old, QCOW2_DISCARD_OTHER);
-    co_mutex_unlock(&s->lock);
-    qcow2_cache_put(s->l2_cache, slice);
-    return 0;
-}
-
 /* The cluster is reserved. */
 static int coroutine_fn co_replace(BlockDriverState *bs, int64_t offset,
                                    const uint8_t *data, uint64_t len)
 {
     BDRVQcow2State *s = bs->opaque;
+    uint64_t entry[2] = { 0 };
     int64_t host;
-    int ret = 0;
+    int ret = qcow2_co_own_l2(bs, offset);
 
-    if (s->use_lazy_refcounts) {
-        ret = qcow2_co_mark_dirty(bs);
-    }
-    if (ret >= 0) {
-        ret = qcow2_co_own_l2(bs, offset);
-    }
     if (ret < 0) {
         return ret;
     }
@@ -515,7 +486,9 @@ static int coroutine_fn co_replace(BlockDriverState *bs, int64_t offset,
     if (host < 0) {
         return host;
     }
-    ret = co_link(bs, offset, host, len);
+    entry[0] = compressed_entry(s, host, len);
+    BLKDBG_EVENT(bs->file, BLKDBG_L2_UPDATE_COMPRESSED);
+    ret = qcow2_co_link(bs, offset, 1, entry);
     if (ret < 0) {
         co_mutex_lock(&s->lock);
         qcow2_co_unalloc(bs, host, len);

@@ -426,25 +426,12 @@ static void new_entry(const BDRVQcow2State *s, Alloc *a, unsigned i,
 static int coroutine_fn co_link(BlockDriverState *bs, Alloc *a)
 {
     BDRVQcow2State *s = bs->opaque;
-    Qcow2CacheEntry *slice;
-    int ret = qcow2_co_get_slice(bs, a->first, &slice);
+    uint64_t entries[2 * ALLOC_CLUSTERS];
 
-    if (ret < 0) {
-        return ret;
-    }
-    co_mutex_lock(&s->lock);
     for (unsigned i = 0; i < a->n; i++) {
-        uint64_t entry[2];
-
-        new_entry(s, a, i, entry);
-        qcow2_set_entries(s, slice, a->first + i * s->cluster_size, 1, entry);
-        if (a->need == NEW) {
-            qcow2_give_up_entry(bs, *old_entry(s, a, i), QCOW2_DISCARD_OTHER);
-        }
+        new_entry(s, a, i, entries + i * s->l2_entry_words);
     }
-    co_mutex_unlock(&s->lock);
-    qcow2_cache_put(s->l2_cache, slice);
-    return 0;
+    return qcow2_co_link(bs, a->first, a->n, entries);
 }
 
 /* The clusters are reserved and have an L2 table of their own. */
@@ -492,19 +479,14 @@ static int coroutine_fn co_write_new(BlockDriverState *bs, int64_t offset,
         .offset = offset,
         .first = qcow2_cluster_start(s, offset),
     };
-    int ret = 0;
+    int ret;
 
     a.end = MIN(offset + bytes,
                 a.first + (int64_t)(MIN(left, ALLOC_CLUSTERS)
                                     * s->cluster_size));
     a.n = (qcow2_cluster_end(s, a.end) - a.first) >> s->cluster_bits;
     qcow2_co_reserve(s, &reservation, a.offset, a.end);
-    if (s->use_lazy_refcounts) {
-        ret = qcow2_co_mark_dirty(bs);
-    }
-    if (ret >= 0) {
-        ret = qcow2_co_own_l2(bs, offset);
-    }
+    ret = qcow2_co_own_l2(bs, offset);
     if (ret >= 0) {
         ret = co_alloc_reserved(bs, &a, qiov, qoff);
     }

@@ -119,8 +119,10 @@ static void prealloc_entry(const BDRVQcow2State *s, uint64_t host,
                            uint64_t *entry)
 {
     entry[0] = host | QCOW2_OFLAG_COPIED;
-    entry[1] = s->crypt_method ? QCOW2_EXTL2_ALL_ZERO : QCOW2_EXTL2_ALL_ALLOC;
-    if (s->crypt_method && !s->extended_l2) {
+    if (s->extended_l2) {
+        entry[1] = s->crypt_method ? QCOW2_EXTL2_ALL_ZERO
+                                   : QCOW2_EXTL2_ALL_ALLOC;
+    } else if (s->crypt_method) {
         entry[0] |= QCOW2_OFLAG_ZERO;
     }
 }
@@ -129,22 +131,13 @@ static int coroutine_fn co_link(BlockDriverState *bs, int64_t offset,
                                 unsigned n, uint64_t host)
 {
     BDRVQcow2State *s = bs->opaque;
-    Qcow2CacheEntry *slice;
-    int ret = qcow2_co_get_slice(bs, offset, &slice);
+    g_autofree uint64_t *entries = g_new(uint64_t, n * s->l2_entry_words);
 
-    if (ret < 0) {
-        return ret;
-    }
-    co_mutex_lock(&s->lock);
     for (unsigned i = 0; i < n; i++) {
-        uint64_t entry[2];
-
-        prealloc_entry(s, host + i * s->cluster_size, entry);
-        qcow2_set_entries(s, slice, offset + i * s->cluster_size, 1, entry);
+        prealloc_entry(s, host + i * s->cluster_size,
+                       entries + i * s->l2_entry_words);
     }
-    co_mutex_unlock(&s->lock);
-    qcow2_cache_put(s->l2_cache, slice);
-    return 0;
+    return qcow2_co_link(bs, offset, n, entries);
 }
 
 /* Map @n clusters, which have no host clusters; *@done is how many it were. */
@@ -197,14 +190,8 @@ static int coroutine_fn co_preallocate_slice(BlockDriverState *bs,
     BDRVQcow2State *s = bs->opaque;
     uint64_t entries[2 * PREALLOC_CLUSTERS];
     unsigned i = 0;
-    int ret = 0;
+    int ret = qcow2_co_own_l2(bs, offset);
 
-    if (s->use_lazy_refcounts) {
-        ret = qcow2_co_mark_dirty(bs);
-    }
-    if (ret >= 0) {
-        ret = qcow2_co_own_l2(bs, offset);
-    }
     if (ret >= 0) {
         ret = qcow2_co_read_entries(bs, offset, n, entries);
     }
@@ -395,14 +382,7 @@ static void coroutine_fn co_drop_tables(BlockDriverState *bs, int64_t size)
         if (!table || qcow2_in_cluster(s, table)) {
             continue;
         }
-        __atomic_store_n(&s->l1_table[i], 0, __ATOMIC_RELEASE);
-        if (s->l1_dirty_end > s->l1_dirty_start) {
-            s->l1_dirty_start = MIN(s->l1_dirty_start, i);
-            s->l1_dirty_end = MAX(s->l1_dirty_end, i + 1);
-        } else {
-            s->l1_dirty_start = i;
-            s->l1_dirty_end = i + 1;
-        }
+        qcow2_set_l1_entry(s, i, 0);
         if (!qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2, table, s->cluster_size)) {
             qcow2_metamap_set(s, table, s->cluster_size, 0);
             qcow2_give_up(s, table, s->cluster_size, QCOW2_DISCARD_ALWAYS);

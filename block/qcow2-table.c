@@ -92,8 +92,9 @@ static int64_t l2_table_offset(BlockDriverState *bs, int64_t offset,
     return entry & QCOW2_L1E_OFFSET_MASK;
 }
 
-static void mark_l1_dirty(BDRVQcow2State *s, uint32_t index)
+void qcow2_set_l1_entry(BDRVQcow2State *s, uint32_t index, uint64_t entry)
 {
+    __atomic_store_n(&s->l1_table[index], entry, __ATOMIC_RELEASE);
     if (s->l1_dirty_end > s->l1_dirty_start) {
         s->l1_dirty_start = MIN(s->l1_dirty_start, index);
         s->l1_dirty_end = MAX(s->l1_dirty_end, index + 1);
@@ -191,19 +192,55 @@ int coroutine_fn qcow2_co_read_entries(BlockDriverState *bs, int64_t offset,
     return co_read_table(bs, table, offset, n, entries);
 }
 
-void qcow2_set_entries(BDRVQcow2State *s, Qcow2CacheEntry *slice,
-                       int64_t offset, unsigned n, const uint64_t *entries)
+/* Do both entries refer to the same part of the file? */
+static bool same_host(uint64_t a, uint64_t b)
 {
-    unsigned first = qcow2_slice_index(s, offset) * s->l2_entry_words;
-    unsigned words = n * s->l2_entry_words;
+    /* Several compressed clusters may lie in one sector. */
+    return a & b & QCOW2_OFLAG_COMPRESSED
+           ? a == b
+           : !((a ^ b) & (QCOW2_L2E_OFFSET_MASK | QCOW2_OFLAG_COMPRESSED));
+}
+
+void qcow2_replace_entry(BlockDriverState *bs, Qcow2CacheEntry *slice,
+                         int64_t offset, const uint64_t *entry,
+                         Qcow2DiscardType type)
+{
+    BDRVQcow2State *s = bs->opaque;
+    unsigned words = s->l2_entry_words;
+    unsigned first = qcow2_slice_index(s, offset) * words;
+    uint64_t old = qcow2_cache_word(slice, first);
 
     qcow2_cache_begin_change(slice);
     for (unsigned i = 0; i < words; i++) {
-        qcow2_cache_set_word(slice, first + i, entries[i]);
+        qcow2_cache_set_word(slice, first + i, entry[i]);
     }
     qcow2_cache_end_change(slice);
     qcow2_cache_mark_dirty(s->l2_cache, slice, first * 8,
                            (first + words) * 8);
+    if (!same_host(old, entry[0])) {
+        qcow2_give_up_entry(bs, old, type);
+    }
+}
+
+int coroutine_fn qcow2_co_link(BlockDriverState *bs, int64_t offset,
+                               unsigned n, const uint64_t *entries)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2CacheEntry *slice;
+    int ret = qcow2_co_get_slice(bs, offset, &slice);
+
+    if (ret < 0) {
+        return ret;
+    }
+    co_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < n; i++) {
+        qcow2_replace_entry(bs, slice, offset + i * s->cluster_size,
+                            entries + i * s->l2_entry_words,
+                            QCOW2_DISCARD_OTHER);
+    }
+    co_mutex_unlock(&s->lock);
+    qcow2_cache_put(s->l2_cache, slice);
+    return 0;
 }
 
 /* ---- entries ---- */
@@ -423,7 +460,11 @@ int coroutine_fn qcow2_co_own_l2(BlockDriverState *bs, int64_t offset)
     int64_t index = l1_index(s, offset);
     int64_t old, table;
     bool own;
+    int ret = s->use_lazy_refcounts ? qcow2_co_mark_dirty(bs) : 0;
 
+    if (ret < 0) {
+        return ret;
+    }
     old = l2_table_offset(bs, offset, &own);
     if (old < 0 || own) {
         return MIN(old, 0);
@@ -442,9 +483,7 @@ int coroutine_fn qcow2_co_own_l2(BlockDriverState *bs, int64_t offset)
     if (table >= 0) {
         co_mutex_lock(&s->lock);
         qcow2_metamap_set(s, table, s->cluster_size, QCOW2_OL_ACTIVE_L2);
-        __atomic_store_n(&s->l1_table[index], table | QCOW2_OFLAG_COPIED,
-                         __ATOMIC_RELEASE);
-        mark_l1_dirty(s, index);
+        qcow2_set_l1_entry(s, index, table | QCOW2_OFLAG_COPIED);
         if (old && !qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2
                                        | QCOW2_OL_INACTIVE_L2, old,
                                    s->cluster_size)) {

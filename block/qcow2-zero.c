@@ -99,10 +99,7 @@ static void change_cluster(BlockDriverState *bs, Qcow2CacheEntry *slice,
     if (entry[0] == old[0] && (!s->extended_l2 || entry[1] == old[1])) {
         return;
     }
-    qcow2_set_entries(s, slice, offset, 1, entry);
-    if (!(entry[0] & QCOW2_L2E_OFFSET_MASK)) {
-        qcow2_give_up_entry(bs, old[0], type);
-    }
+    qcow2_replace_entry(bs, slice, offset, entry, type);
 }
 
 /*
@@ -151,12 +148,7 @@ static int coroutine_fn co_change_slice(BlockDriverState *bs, int64_t offset,
     if (!any) {
         return 0;
     }
-    if (s->use_lazy_refcounts) {
-        ret = qcow2_co_mark_dirty(bs);
-    }
-    if (ret >= 0) {
-        ret = qcow2_co_own_l2(bs, offset);
-    }
+    ret = qcow2_co_own_l2(bs, offset);
     if (ret >= 0) {
         ret = qcow2_co_get_slice(bs, offset, &slice);
     }
@@ -253,25 +245,14 @@ static int coroutine_fn co_zero_subclusters(BlockDriverState *bs,
     unsigned lo = qcow2_in_cluster(s, offset) >> s->subcluster_bits;
     unsigned hi = lo + (bytes >> s->subcluster_bits);
     uint64_t bits = (UINT64_C(1) << hi) - (UINT64_C(1) << lo);
-    Qcow2CacheEntry *slice;
     uint64_t entry[2];
-    int ret;
+    int ret = qcow2_co_own_l2(bs, offset);
 
-    if (s->use_lazy_refcounts) {
-        ret = qcow2_co_mark_dirty(bs);
-        if (ret < 0) {
-            return ret;
-        }
-    }
-    ret = qcow2_co_own_l2(bs, offset);
     if (ret >= 0) {
         ret = qcow2_co_read_entries(bs, offset, 1, entry);
     }
     if (ret >= 0 && (entry[0] & QCOW2_OFLAG_COMPRESSED)) {
         ret = -ENOTSUP;
-    }
-    if (ret >= 0) {
-        ret = qcow2_co_get_slice(bs, offset, &slice);
     }
     if (ret < 0) {
         return ret;
@@ -281,11 +262,7 @@ static int coroutine_fn co_zero_subclusters(BlockDriverState *bs,
      * entry says that these subclusters are zeroes.
      */
     entry[1] = (entry[1] & ~bits) | bits << 32;
-    co_mutex_lock(&s->lock);
-    qcow2_set_entries(s, slice, offset, 1, entry);
-    co_mutex_unlock(&s->lock);
-    qcow2_cache_put(s->l2_cache, slice);
-    return 0;
+    return qcow2_co_link(bs, offset, 1, entry);
 }
 
 /* ---- requests ---- */

@@ -349,7 +349,10 @@ int coroutine_fn qcow2_co_read_entries(BlockDriverState *bs, int64_t offset,
 int qcow2_entry_type(const BDRVQcow2State *s, const uint64_t *entry,
                      unsigned sc);
 
-/* Make sure that guest @offset has an L2 table of its own. */
+/*
+ * Before guest @offset's mapping changes: make sure that it has an L2 table of
+ * its own, and with lazy refcounts that the file says so.
+ */
 int coroutine_fn qcow2_co_own_l2(BlockDriverState *bs, int64_t offset);
 
 /*
@@ -366,11 +369,19 @@ static inline unsigned qcow2_slice_index(const BDRVQcow2State *s,
 }
 
 /*
- * Replace @n entries from guest @offset on in their pinned slice.  s->lock
- * held, clusters reserved.
+ * Replace guest @offset's entry in its pinned slice, and give up as @type what
+ * it referred to, unless @entry does so as well.  s->lock held, reserved.
  */
-void qcow2_set_entries(BDRVQcow2State *s, Qcow2CacheEntry *slice,
-                       int64_t offset, unsigned n, const uint64_t *entries);
+void qcow2_replace_entry(BlockDriverState *bs, Qcow2CacheEntry *slice,
+                         int64_t offset, const uint64_t *entry,
+                         Qcow2DiscardType type);
+
+/* The same for @n entries of a slice that is the image's own; type OTHER. */
+int coroutine_fn qcow2_co_link(BlockDriverState *bs, int64_t offset,
+                               unsigned n, const uint64_t *entries);
+
+/* s->lock and l1_lock held. */
+void qcow2_set_l1_entry(BDRVQcow2State *s, uint32_t index, uint64_t entry);
 
 /* Grow the L1 table, in memory and in the file.  Takes the locks. */
 int coroutine_fn qcow2_co_grow_l1(BlockDriverState *bs, uint64_t entries);
