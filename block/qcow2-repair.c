@@ -280,5 +280,6 @@ int coroutine_fn qcow2_check_co_rebuild(Qcow2Check *c)
     c->block.index = UINT64_MAX;
     c->n_clusters = l.start + l.n_blocks + l.n_table;
     c->file_bytes = c->n_clusters << s->cluster_bits;
-    return 0;
+    /* Where the old structure was, there may be tables that need repair. */
+    return qcow2_co_init_metamap(c->bs);
 }

@@ -214,6 +214,20 @@ static bool d_bitmap_alone(TestImage *im)
     return im->extended_l2 && set_l2(im, 0);
 }
 
+/* What moves in a repair was a table of two kinds. */
+static bool d_l1_reftable(TestImage *im)
+{
+    for (uint32_t i = 0; i < im->h.l1_size; i++) {
+        uint64_t at = im->h.l1_table_offset + i * 8;
+
+        if (test_image_get(im, at) == 0) {
+            test_image_set(im, at, im->h.refcount_table_offset);
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool d_reftable_reserved(TestImage *im)
 {
     return set_reftable(im, 0, test_image_refblock(im) | 1);
@@ -352,6 +366,7 @@ static const Damage damages[] = {
     { "l2-gone", d_l2_gone, REMAPS },
     { "bitmap-both", d_bitmap_both, QUICK | REMAPS | UNSOUND },
     { "bitmap-alone", d_bitmap_alone, QUICK | REMAPS | UNSOUND },
+    { "l1-reftable", d_l1_reftable, QUICK | REMAPS },
     { "reftable-reserved", d_reftable_reserved, ONLY_US },
     { "reftable-unaligned", d_reftable_unaligned, ONLY_US },
     { "reftable-empty", d_reftable_empty, QUICK },
