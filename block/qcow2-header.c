@@ -408,6 +408,8 @@ static bool coroutine_fn co_read_extensions(HeaderReader *r,
                 return read_extension(r, s, &ext, errp);
             }
         } else if (!read_extension(r, s, &ext, errp)) {
+            error_append_hint(errp, "The header extension of type 0x%" PRIx32
+                              " is at byte %" PRIu64 ".\n", ext.type, at);
             return false;
         }
         at = ext.at + bdrv_align_up(ext.len, 8);

@@ -118,6 +118,18 @@ static void coroutine_fn co_expect(bool read_only, const char *more,
     }
 }
 
+/* An extension is refused: where it is stands in the hint. */
+static void coroutine_fn co_expect_place(void)
+{
+    g_autofree char *json = node_json(true, "");
+    g_autofree char *place = g_strdup_printf("is at byte %d.", EXT_AT);
+    Error *err = NULL;
+
+    g_assert_null(node_test_co_try_open(&err, json));
+    g_assert_nonnull(strstr(error_get_hint(err), place));
+    error_free(err);
+}
+
 /* ---- refused headers ---- */
 
 typedef struct HeaderCase {
@@ -369,6 +381,9 @@ static void coroutine_fn co_test_header(void *opaque)
     }
     save(image);
     co_expect(!c->writable, "", c->error);
+    if (c->error && g_str_has_prefix(c->name, "bitmaps/")) {
+        co_expect_place();
+    }
 
     if (!c->writable || c->error) {
         after = load();
