@@ -33,21 +33,29 @@ static inline void block_test_run(gconstpointer data)
     aio_context_free(ctx);
 }
 
+/* Register @entry(@opaque) under a path like "/group/%s". */
+static inline void G_GNUC_PRINTF(4, 5)
+block_test_add_one(AioBackend backend, CoroutineEntry *entry,
+                   const void *opaque, const char *fmt, ...)
+{
+    BlockTest *test = g_new(BlockTest, 1);
+    g_autofree char *path = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    path = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    *test = (BlockTest) { backend, entry, (void *)opaque };
+    g_test_add_data_func_full(path, test, block_test_run, g_free);
+}
+
 /* Register @entry as PATH/io_uring and PATH/epoll. */
 static inline void block_test_add(const char *path, CoroutineEntry *entry,
                                   void *opaque)
 {
-    static const char *const names[] = { "io_uring", "epoll" };
-
-    for (int i = 0; i < 2; i++) {
-        BlockTest *test = g_new(BlockTest, 1);
-        g_autofree char *full = g_strdup_printf("%s/%s", path, names[i]);
-
-        test->backend = i ? AIO_BACKEND_EPOLL : AIO_BACKEND_IO_URING;
-        test->entry = entry;
-        test->opaque = opaque;
-        g_test_add_data_func_full(full, test, block_test_run, g_free);
-    }
+    block_test_add_one(AIO_BACKEND_IO_URING, entry, opaque, "%s/io_uring",
+                       path);
+    block_test_add_one(AIO_BACKEND_EPOLL, entry, opaque, "%s/epoll", path);
 }
 
 static inline BlockDriverState *coroutine_fn block_test_co_open(

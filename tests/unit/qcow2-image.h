@@ -18,19 +18,6 @@ typedef struct TestImage {
     bool extended_l2;
 } TestImage;
 
-/* A new folder in memory, if there is one; the caller frees. */
-static inline char *test_image_dir(const char *tmpl)
-{
-    char *dir = g_build_filename("/dev/shm", tmpl, NULL);
-
-    if (!g_mkdtemp(dir)) {
-        g_free(dir);
-        dir = g_dir_make_tmp(tmpl, NULL);
-    }
-    g_assert_nonnull(dir);
-    return dir;
-}
-
 static inline uint64_t test_image_get(const TestImage *im, uint64_t at)
 {
     uint64_t value;

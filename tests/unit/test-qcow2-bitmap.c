@@ -10,28 +10,12 @@
 #include "block/qcow2.h"
 #include "qapi/qapi-commands.h"
 #include "tests/unit/block-test.h"
+#include "tests/unit/image-tools.h"
 
 #define KiB 1024
 #define MiB (1024 * 1024)
 
 static char *dir, *path, *copy_path, *data_path;
-
-static char *G_GNUC_PRINTF(1, 2) run(const char *fmt, ...)
-{
-    va_list ap;
-    g_autofree char *command = NULL, *err = NULL;
-    char *out = NULL;
-    int status;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    if (!g_spawn_command_line_sync(command, &out, &err, &status, NULL)
-        || status != 0) {
-        g_error("%s: status %d\n%s%s", command, status, out, err);
-    }
-    return out;
-}
 
 /* ---- the node ---- */
 
@@ -152,7 +136,8 @@ static void assert_areas(BlockDriverState *bs, const char *name,
 /* What qemu-img says of a bitmap: "auto", "in-use,auto" or so; NULL: none. */
 static char *flags_of(const char *name)
 {
-    g_autofree char *text = run("qemu-img info -U --output json %s", path);
+    g_autofree char *text = image_test_output("qemu-img info -U --output json "
+                                              "%s", path);
     g_autoptr(QObject) obj = qobject_from_json(text, NULL);
     QDict *info = qdict_get_qdict(qobject_to_qdict(obj), "format-specific");
     QList *list = qdict_get_qlist(qdict_get_qdict(info, "data"), "bitmaps");
@@ -186,10 +171,10 @@ static void assert_flags(const char *name, const char *expected)
 /* The image is clean, and qemu-img can take @name apart (NULL: none). */
 static void judge(const char *name)
 {
-    g_free(run("qemu-img check -q %s", path));
+    image_test_run("qemu-img check -q %s", path);
     if (name) {
-        g_free(run("qemu-img bitmap --add --disable -g 512 %s judge", path));
-        g_free(run("qemu-img bitmap --merge %s %s judge", name, path));
+        image_test_run("qemu-img bitmap --add --disable -g 512 %s judge", path);
+        image_test_run("qemu-img bitmap --merge %s %s judge", name, path);
     }
 }
 
@@ -206,8 +191,8 @@ static void make(const char *kind, int64_t len)
     g_autofree char *options = g_strjoinv(data_path, parts);
 
     g_unlink(data_path);
-    g_free(run("qemu-img create -q -f qcow2 -o %s %s %" PRIi64, options, path,
-               len));
+    image_test_run("qemu-img create -q -f qcow2 -o %s %s %" PRIi64, options,
+                   path, len);
 }
 
 /* Made by qemu-img, used by us, judged by qemu-img, read again. */
@@ -216,16 +201,16 @@ static void coroutine_fn co_test_theirs(void *opaque)
     BlockDriverState *bs;
 
     make(opaque, 16 * MiB + 512);
-    g_free(run("qemu-img bitmap --add -g 4k %s one", path));
-    g_free(run("qemu-io -f qcow2 -c 'write 8k 4k' -c 'discard 1M 8k' "
-               "-c 'write 16777216 512' %s", path));
-    g_free(run("qemu-img bitmap --add --disable -g 64k %s two", path));
-    g_free(run("qemu-img bitmap --add -g 512 %s full", path));
-    g_free(run("qemu-io -f qcow2 -c 'write -z 0 16777728' %s", path));
-    g_free(run("qemu-img bitmap --disable %s full", path));
-    g_free(run("qemu-img bitmap --clear %s one", path));
-    g_free(run("qemu-io -f qcow2 -c 'write 8k 4k' -c 'discard 1M 8k' "
-               "-c 'write 16777216 512' %s", path));
+    image_test_run("qemu-img bitmap --add -g 4k %s one", path);
+    image_test_run("qemu-io -f qcow2 -c 'write 8k 4k' -c 'discard 1M 8k' "
+                   "-c 'write 16777216 512' %s", path);
+    image_test_run("qemu-img bitmap --add --disable -g 64k %s two", path);
+    image_test_run("qemu-img bitmap --add -g 512 %s full", path);
+    image_test_run("qemu-io -f qcow2 -c 'write -z 0 16777728' %s", path);
+    image_test_run("qemu-img bitmap --disable %s full", path);
+    image_test_run("qemu-img bitmap --clear %s one", path);
+    image_test_run("qemu-io -f qcow2 -c 'write 8k 4k' -c 'discard 1M 8k' "
+                   "-c 'write 16777216 512' %s", path);
 
     bs = co_open(path);
     assert_areas(bs, "one", "8+4 1024+8 16384+0");
@@ -281,8 +266,8 @@ static void coroutine_fn co_test_ours(void *opaque)
     judge("small");
     assert_flags("mid", "auto");
     assert_flags("off", "");
-    g_free(run("qemu-img convert -q -f qcow2 -O qcow2 --bitmaps %s %s", path,
-               copy_path));
+    image_test_run("qemu-img convert -q -f qcow2 -O qcow2 --bitmaps %s %s",
+                   path, copy_path);
     for (int i = 0; i < 2; i++) {
         bs = co_open(i ? copy_path : path);
         assert_areas(bs, "small", "3072+0 39936+512");
@@ -304,7 +289,7 @@ static void coroutine_fn co_test_read_only(void *opaque)
     Error *err = NULL;
 
     make(kinds[0], 16 * MiB);
-    g_free(run("qemu-img bitmap --add %s b", path));
+    image_test_run("qemu-img bitmap --add %s b", path);
     g_assert_true(g_file_get_contents(path, &before, &n, NULL));
     bs = co_try_open(path, "'read-only': true,", &err);
     node_test_no_error(err);
@@ -319,20 +304,20 @@ static void coroutine_fn co_test_crash(void *opaque)
     BlockDriverState *bs;
 
     make(kinds[0], 16 * MiB);
-    g_free(run("qemu-img bitmap --add %s b", path));
+    image_test_run("qemu-img bitmap --add %s b", path);
     bs = co_open(path);
     co_add("new", 512, false);
     co_write(bs, MiB, MiB);
-    g_free(run("cp %s %s", path, copy_path));
+    image_test_run("cp %s %s", path, copy_path);
     block_test_co_close(bs);
-    g_free(run("mv %s %s", copy_path, path));
+    image_test_run("mv %s %s", copy_path, path);
 
     bs = co_open(path);
     g_assert_true(find(bs, "b")->inconsistent);
     g_assert_null(bdrv_dirty_bitmap_find(bs, "new"));
     block_test_co_close(bs);
     assert_flags("b", "in-use,auto");
-    g_free(run("qemu-img check -q -r leaks %s", path));
+    image_test_run("qemu-img check -q -r leaks %s", path);
 
     bs = co_open(path);
     co_remove("b");
@@ -371,9 +356,9 @@ static uint64_t make_two(Image *img)
     uint64_t ext = QCOW2_HEADER_V3_SIZE + 8;
 
     make(kinds[0], 16 * MiB);
-    g_free(run("qemu-img bitmap --add %s a", path));
-    g_free(run("qemu-img bitmap --add %s b", path));
-    g_free(run("qemu-io -f qcow2 -c 'write 8k 4k' %s", path));
+    image_test_run("qemu-img bitmap --add %s a", path);
+    image_test_run("qemu-img bitmap --add %s b", path);
+    image_test_run("qemu-io -f qcow2 -c 'write 8k 4k' %s", path);
     g_assert_true(g_file_get_contents(path, (char **)&img->data, &img->len,
                                       NULL));
     while (get64(img, ext) >> 32 != QCOW2_EXT_BITMAPS) {
@@ -483,7 +468,7 @@ static void coroutine_fn co_test_autoclear(void *opaque)
     block_test_co_close(bs);
     assert_flags("a", "auto");
     assert_flags("b", NULL);
-    g_free(run("qemu-img check -q -r leaks %s", path));
+    image_test_run("qemu-img check -q -r leaks %s", path);
     judge("a");
 }
 
@@ -492,33 +477,18 @@ static void coroutine_fn co_test_autoclear(void *opaque)
 static void add(const char *group, const char *name, CoroutineEntry *entry,
                 const void *opaque)
 {
-    g_autofree char *full = g_strdup_printf("/qcow2-bitmap/%s/%s", group,
-                                            name);
-    BlockTest *test = g_new(BlockTest, 1);
-
-    *test = (BlockTest) {
-        .backend = AIO_BACKEND_AUTO, .entry = entry, .opaque = (void *)opaque,
-    };
-    g_test_add_data_func_full(full, test, block_test_run, g_free);
-}
-
-static bool have(const char *program)
-{
-    g_autofree char *found = g_find_program_in_path(program);
-
-    return found;
+    block_test_add_one(AIO_BACKEND_AUTO, entry, opaque, "/qcow2-bitmap/%s/%s",
+                       group, name);
 }
 
 int main(int argc, char **argv)
 {
     int ret;
 
-    g_test_init(&argc, &argv, NULL);
-    if (!have("qemu-img") || !have("qemu-io")) {
-        g_print("1..0 # SKIP qemu-img or qemu-io is missing\n");
+    if (!image_test_init(&argc, &argv)) {
         return 0;
     }
-    dir = g_dir_make_tmp("qcow2-bitmap-XXXXXX", NULL);
+    dir = image_test_folder("qsd-bitmap");
     path = g_build_filename(dir, "image", NULL);
     copy_path = g_build_filename(dir, "copy", NULL);
     data_path = g_build_filename(dir, "data", NULL);
@@ -533,9 +503,6 @@ int main(int argc, char **argv)
         add("hostile", hostile[i].name, co_test_hostile, &hostile[i]);
     }
     ret = g_test_run();
-    g_unlink(path);
-    g_unlink(copy_path);
-    g_unlink(data_path);
-    g_rmdir(dir);
+    image_test_run("rm -r %s", dir);
     return ret;
 }

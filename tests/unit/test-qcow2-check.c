@@ -6,11 +6,11 @@
  * were.
  */
 #include <inttypes.h>
-#include <sys/wait.h>
 
 #include "block/check.h"
 #include "block/qcow2-format.h"
 #include "tests/unit/block-test.h"
+#include "tests/unit/image-tools.h"
 #include "tests/unit/qcow2-image.h"
 
 #define KEYS 9
@@ -420,52 +420,34 @@ static char *test_path(const Test *t, const char *name)
     return g_build_filename(t->dir, name, NULL);
 }
 
-/* Exit status; output in *@out (may be NULL). */
-static int G_GNUC_PRINTF(2, 3) run(char **out, const char *fmt, ...)
-{
-    g_autofree char *command = NULL, *stdout_text = NULL, *err = NULL;
-    int status = -1;
-    va_list ap;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    g_assert_true(g_spawn_command_line_sync(command, &stdout_text, &err,
-                                            &status, NULL));
-    if (out) {
-        *out = g_steal_pointer(&stdout_text);
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define RUN(...) g_assert_cmpint(run(NULL, __VA_ARGS__), ==, 0)
-
 static void make_image(Test *t)
 {
     const Kind *k = t->kind;
     g_auto(GStrv) parts = g_strsplit(k->options, "DATA", -1);
     g_autofree char *options = g_strjoinv(t->data, parts);
 
-    RUN("qemu-img create -q -f qcow2 -o %s %s 4M", options, t->image);
-    RUN("qemu-io -c 'write -P 1 0 256k' -c 'write -P 2 1M 64k'"
-        " -c 'write -P 3 1536k 4k' -c 'write -z 0 64k' -c 'write -z 2M 128k'"
-        "%s %s", k->compressed ? " -c 'write -c -P 4 2M 2M'" : "", t->image);
+    image_test_run("qemu-img create -q -f qcow2 -o %s %s 4M", options,
+                   t->image);
+    image_test_run("qemu-io -c 'write -P 1 0 256k' -c 'write -P 2 1M 64k'"
+                   " -c 'write -P 3 1536k 4k' -c 'write -z 0 64k'"
+                   " -c 'write -z 2M 128k'%s %s", k->compressed
+                   ? " -c 'write -c -P 4 2M 2M'" : "", t->image);
     if (k->bitmap) {
-        RUN("qemu-img bitmap --add %s b0", t->image);
-        RUN("qemu-io -c 'write -P 7 1800k 64k' %s", t->image);
+        image_test_run("qemu-img bitmap --add %s b0", t->image);
+        image_test_run("qemu-io -c 'write -P 7 1800k 64k' %s", t->image);
     }
     if (k->snapshot) {
-        RUN("qemu-img snapshot -c s1 %s", t->image);
-        RUN("qemu-io -c 'write -P 5 64k 64k' -c 'write -P 6 1700k 64k' %s",
-            t->image);
+        image_test_run("qemu-img snapshot -c s1 %s", t->image);
+        image_test_run("qemu-io -c 'write -P 5 64k 64k' "
+                       "-c 'write -P 6 1700k 64k' %s", t->image);
     }
-    g_assert_cmpint(run(NULL, "qemu-img check %s", t->image), ==, 0);
+    image_test_run("qemu-img check %s", t->image);
 }
 
 static void test_init(Test *t, const Kind *kind)
 {
     t->kind = kind;
-    t->dir = test_image_dir("qsd-check-XXXXXX");
+    t->dir = image_test_folder("qsd-check");
     t->image = test_path(t, "image.qcow2");
     t->ours = test_path(t, "ours.qcow2");
     t->theirs = test_path(t, "theirs.qcow2");
@@ -475,7 +457,7 @@ static void test_init(Test *t, const Kind *kind)
 
 static void test_deinit(Test *t)
 {
-    RUN("rm -r %s", t->dir);
+    image_test_run("rm -r %s", t->dir);
     g_free(t->dir);
     g_free(t->image);
     g_free(t->ours);
@@ -492,8 +474,8 @@ static Result check_theirs(const char *path, const char *repair)
     QObject *obj;
     const QDict *dict;
 
-    run(&out, "qemu-img check --output=json %s%s %s", repair ? "-r " : "",
-        repair ? repair : "", path);
+    image_test_status(&out, NULL, "qemu-img check --output=json %s%s %s",
+                      repair ? "-r " : "", repair ? repair : "", path);
     if (!*out) {
         return r;
     }
@@ -594,7 +576,8 @@ static void judge(const Test *t, const Damage *d, const char *what, int fix)
                 after.n[2]);
     }
     if (!(d->flags & REMAPS)
-        && run(NULL, "qemu-img compare %s %s", t->image, t->ours)) {
+        && image_test_status(NULL, NULL, "qemu-img compare %s %s", t->image,
+                             t->ours)) {
         g_error("%s: the guest's data have changed", what);
     }
 }
@@ -673,7 +656,7 @@ static void coroutine_fn co_repair_at_open(void *opaque)
     after = check_theirs(t.ours, NULL);
     g_assert_true(after.ok);
     g_assert_cmpint(after.n[0] + after.n[1] + after.n[2], ==, 0);
-    RUN("qemu-img compare %s %s", t.image, t.ours);
+    image_test_run("qemu-img compare %s %s", t.image, t.ours);
     test_image_load(&im, t.ours);
     g_assert_cmpuint(im.h.incompatible_features, ==, 0);
     test_image_free(&im);
@@ -688,8 +671,8 @@ static void coroutine_fn co_hostile(void *opaque)
 
     (void)opaque;
     test_init(&t, &kinds[2]);          /* small clusters */
-    RUN("cp %s %s", t.image, t.ours);
-    RUN("truncate -s 15T --no-create %s", t.ours);
+    image_test_run("cp %s %s", t.image, t.ours);
+    image_test_run("truncate -s 15T --no-create %s", t.ours);
     r = co_check_ours(t.ours, 0);
     g_assert_false(r.ok);
     test_deinit(&t);
@@ -767,30 +750,23 @@ static void coroutine_fn co_no_check(void *opaque)
 
 static void add(const char *name, CoroutineEntry *entry, const void *opaque)
 {
-    BlockTest *test = g_new(BlockTest, 1);
-    g_autofree char *path = g_strdup_printf("/qcow2-check/%s", name);
-
-    *test = (BlockTest) { AIO_BACKEND_EPOLL, entry, (void *)opaque };
-    g_test_add_data_func_full(path, test, block_test_run, g_free);
+    block_test_add_one(AIO_BACKEND_EPOLL, entry, opaque, "/qcow2-check/%s",
+                       name);
 }
 
 int main(int argc, char **argv)
 {
-    g_autofree char *img = g_find_program_in_path("qemu-img");
-    g_autofree char *io = g_find_program_in_path("qemu-io");
-
-    g_test_init(&argc, &argv, NULL);
+    if (!image_test_init(&argc, &argv)) {
+        return 0;
+    }
     add("unsupported", co_no_check, NULL);
-    if (img && io) {
-        add("repair-at-open", co_repair_at_open, NULL);
-        add("hostile", co_hostile, NULL);
-        add("hooks", co_hooks, NULL);
-        for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
-            g_autofree char *name = g_strdup_printf("image/%s",
-                                                    kinds[i].name);
+    add("repair-at-open", co_repair_at_open, NULL);
+    add("hostile", co_hostile, NULL);
+    add("hooks", co_hooks, NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        g_autofree char *name = g_strdup_printf("image/%s", kinds[i].name);
 
-            add(name, co_kind, &kinds[i]);
-        }
+        add(name, co_kind, &kinds[i]);
     }
     return g_test_run();
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tests/unit/block-test.h"
+#include "tests/unit/image-tools.h"
 #include "block/qcow2-format.h"
 #include "config-host.h"
 
@@ -16,23 +17,6 @@
 
 static char *dir, *path, *flat_path;
 static uint8_t *flat;           /* DISK_BYTES of what compresses, and not */
-
-static char *G_GNUC_PRINTF(1, 2) run(const char *fmt, ...)
-{
-    va_list ap;
-    g_autofree char *command = NULL, *err = NULL;
-    char *out = NULL;
-    int status;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    if (!g_spawn_command_line_sync(command, &out, &err, &status, NULL)
-        || status != 0) {
-        g_error("%s: status %d\n%s%s", command, status, out, err);
-    }
-    return out;
-}
 
 /* Words from a small set; a MiB of noise; a MiB of zeroes. */
 static void make_flat(void)
@@ -135,9 +119,10 @@ static void coroutine_fn co_write(Disk *d, int64_t offset, int64_t bytes)
 static void coroutine_fn co_judge(Disk *d)
 {
     co_close(d);
-    g_free(run("qemu-img check -q %s", path));
+    image_test_run("qemu-img check -q %s", path);
     save_flat(d->shadow);
-    g_free(run("qemu-img compare -q -f qcow2 -F raw %s %s", path, flat_path));
+    image_test_run("qemu-img compare -q -f qcow2 -F raw %s %s", path,
+                   flat_path);
 }
 
 static void coroutine_fn co_start(Disk *d, const Kind *kind, bool filled)
@@ -145,12 +130,12 @@ static void coroutine_fn co_start(Disk *d, const Kind *kind, bool filled)
     *d = (Disk) { .kind = kind };
     if (filled) {
         save_flat(flat);
-        g_free(run("qemu-img convert -c -f raw -O qcow2 -o %s %s %s",
-                   kind->create, flat_path, path));
+        image_test_run("qemu-img convert -c -f raw -O qcow2 -o %s %s %s",
+                       kind->create, flat_path, path);
         d->shadow = g_memdup2(flat, DISK_BYTES);
     } else {
-        g_free(run("qemu-img create -q -f qcow2 -o %s %s %d", kind->create,
-                   path, DISK_BYTES));
+        image_test_run("qemu-img create -q -f qcow2 -o %s %s %d", kind->create,
+                       path, DISK_BYTES);
         d->shadow = g_malloc0(DISK_BYTES);
     }
 }
@@ -253,8 +238,8 @@ static void coroutine_fn co_test_refusals(void *opaque)
     g_assert_cmpint(co_rw(&d, true, 0, d.kind->cluster - 1, buf,
                           BDRV_REQ_WRITE_COMPRESSED), ==, -EINVAL);
     co_close(&d);
-    g_free(run("qemu-img create -q -f qcow2 -o data_file=%s %s 4M", data_file,
-               path));
+    image_test_run("qemu-img create -q -f qcow2 -o data_file=%s %s 4M",
+                   data_file, path);
     co_open(&d, false);
     g_assert_cmpint(co_rw(&d, true, 0, 64 * KiB, buf,
                           BDRV_REQ_WRITE_COMPRESSED), ==, -ENOTSUP);
@@ -319,7 +304,7 @@ static void coroutine_fn co_expect_error(Disk *d)
     co_write(d, 0, cluster);
     co_verify(d, 0, MIN(2 * cluster, DISK_BYTES));
     co_close(d);
-    g_free(run("qemu-img check -q %s", path));
+    image_test_run("qemu-img check -q %s", path);
     g_free(d->shadow);
 }
 
@@ -372,8 +357,8 @@ static void coroutine_fn co_test_bomb(void *opaque)
     co_start(&d, &large, false);
     memset(d.shadow, 0x41, DISK_BYTES);
     save_flat(d.shadow);
-    g_free(run("qemu-img convert -c -f raw -O qcow2 -o %s %s %s",
-               large.create, flat_path, path));
+    image_test_run("qemu-img convert -c -f raw -O qcow2 -o %s %s %s",
+                   large.create, flat_path, path);
     g_assert_true(g_file_get_contents(path, &image, &len, NULL));
     g_free(d.shadow);
 
@@ -444,35 +429,19 @@ static void coroutine_fn co_test_threads(void *opaque)
 static void add_all(const char *name, CoroutineEntry *entry)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
-        g_autofree char *full = g_strdup_printf("/qcow2-compress/%s/%s", name,
-                                                kinds[i].name);
-        BlockTest *test = g_new(BlockTest, 1);
-
-        *test = (BlockTest) {
-            .backend = AIO_BACKEND_AUTO, .entry = entry,
-            .opaque = (void *)&kinds[i],
-        };
-        g_test_add_data_func_full(full, test, block_test_run, g_free);
+        block_test_add_one(AIO_BACKEND_AUTO, entry, &kinds[i],
+                           "/qcow2-compress/%s/%s", name, kinds[i].name);
     }
-}
-
-static bool have(const char *program)
-{
-    g_autofree char *found = g_find_program_in_path(program);
-
-    return found;
 }
 
 int main(int argc, char **argv)
 {
     int ret;
 
-    g_test_init(&argc, &argv, NULL);
-    if (!have("qemu-img")) {
-        g_print("1..0 # SKIP qemu-img is missing\n");
+    if (!image_test_init(&argc, &argv)) {
         return 0;
     }
-    dir = g_dir_make_tmp("qcow2-compress-XXXXXX", NULL);
+    dir = image_test_folder("qsd-compress");
     path = g_build_filename(dir, "image", NULL);
     flat_path = g_build_filename(dir, "flat", NULL);
     make_flat();
@@ -485,9 +454,7 @@ int main(int argc, char **argv)
     add_all("bomb", co_test_bomb);
     add_all("threads", co_test_threads);
     ret = g_test_run();
-    g_unlink(path);
-    g_unlink(flat_path);
-    g_rmdir(dir);
+    image_test_run("rm -r %s", dir);
     g_free(path);
     g_free(flat_path);
     g_free(dir);

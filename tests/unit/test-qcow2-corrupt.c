@@ -61,11 +61,9 @@ static void make(const Case *c)
     TestImage im;
     uint64_t l2;
 
-    image_test_run("qemu-img create -q -f qcow2 -o %s %s 64M", c->create,
-                   path);
+    image_test_run("qemu-img create -q -f qcow2 -o %s %s 64M", c->create, path);
     image_test_run("qemu-io -f qcow2 -c 'write -q 0 64k' -c 'write -q -P 7 1M "
-                   "64k' %s %s", c->zero ? "-c 'write -q -z 0 64k'" : "",
-                   path);
+                   "64k' %s %s", c->zero ? "-c 'write -q -z 0 64k'" : "", path);
     test_image_load(&im, path);
     l2 = test_image_get(&im, im.h.l1_table_offset) & QCOW2_L1E_OFFSET_MASK;
     flip(&im, l2, c->l2);
@@ -241,18 +239,16 @@ int main(int argc, char **argv)
 {
     int ret;
 
-    g_test_init(&argc, &argv, NULL);
+    if (!image_test_init(&argc, &argv)) {
+        return 0;
+    }
     dir = image_test_folder("qsd-corrupt");
     path = g_build_filename(dir, "image", NULL);
     /* A data file's name is relative to it. */
     g_assert_cmpint(g_chdir(dir), ==, 0);
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autofree char *full = g_strdup_printf("/qcow2/corrupt/%s",
-                                                cases[i].name);
-        BlockTest *test = g_new(BlockTest, 1);
-
-        *test = (BlockTest) { AIO_BACKEND_EPOLL, co_test, (void *)&cases[i] };
-        g_test_add_data_func_full(full, test, block_test_run, g_free);
+        block_test_add_one(AIO_BACKEND_EPOLL, co_test, &cases[i],
+                           "/qcow2/corrupt/%s", cases[i].name);
     }
     ret = g_test_run();
     g_assert_cmpint(g_chdir("/"), ==, 0);

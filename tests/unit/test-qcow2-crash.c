@@ -582,11 +582,10 @@ static bool is_dirty(const CrashDisk *d)
 static void repair_flags(Test *t)
 {
     g_autofree char *text = NULL;
-    g_autofree char *command = g_strdup_printf("qemu-img check -f qcow2 %s",
-                                               t->path);
     g_auto(GStrv) lines = NULL;
 
-    if (image_test_try(&text, command) != 2) {
+    if (image_test_status(NULL, &text, "qemu-img check -f qcow2 %s",
+                          t->path) != 2) {
         return;
     }
     lines = g_strsplit(text, "\n", -1);
@@ -808,23 +807,13 @@ static void coroutine_fn co_test(void *opaque)
     test_deinit(&t);
 }
 
-static void add(const char *path, AioBackend backend, const Config *config)
-{
-    BlockTest *test = g_new(BlockTest, 1);
-
-    *test = (BlockTest) { backend, co_test, (void *)config };
-    g_test_add_data_func_full(path, test, block_test_run, g_free);
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     for (unsigned i = 0; i < G_N_ELEMENTS(configs); i++) {
-        g_autofree char *path = g_strdup_printf("/qcow2/crash/%s",
-                                                configs[i].name);
-
-        add(path, i % 2 ? AIO_BACKEND_EPOLL : AIO_BACKEND_IO_URING,
-            &configs[i]);
+        block_test_add_one(i % 2 ? AIO_BACKEND_EPOLL : AIO_BACKEND_IO_URING,
+                           co_test, &configs[i], "/qcow2/crash/%s",
+                           configs[i].name);
     }
     return g_test_run();
 }

@@ -499,18 +499,17 @@ static void coroutine_fn co_make_image(Test *t)
     }
     g_assert_true(g_file_set_contents(base, (char *)t->original,
                                       MAX_BYTES / 3, NULL));
-    image_test_run("qemu-img create -q -f qcow2 -b base -F raw -o %s %s "
-                   "%" G_GINT64_FORMAT, t->config->create, t->path,
-                   t->config->len);
+    image_test_run("qemu-img create -q -f qcow2 -b base -F raw -o %s %s " "%"
+                   G_GINT64_FORMAT, t->config->create, t->path, t->config->len);
     image_test_run("qemu-io -f qcow2 -c 'write -q -P 1 100k 60k' -c 'write -q "
-                   "-P 2 600k 424k' %s %s", t->config->compressed
-                   ? "-c 'write -q -c -P 3 200k 256k'"
-                   : "-c 'write -q -P 3 200k 100k'", t->path);
+                   "-P 2 600k 424k' %s %s", t->config->compressed ?
+                   "-c 'write -q -c -P 3 200k 256k'" :
+                   "-c 'write -q -P 3 200k 100k'", t->path);
     /* The refcount table of the smallest clusters must be nearly full. */
     for (int i = 0; i < 3; i++) {
         image_test_run("qemu-img snapshot -c s%d %s", i, t->path);
-        image_test_run("qemu-io -f qcow2 -c 'write -q -P %d 600k %dk' %s",
-                       i + 4, i == 2 ? 330 : 424, t->path);
+        image_test_run("qemu-io -f qcow2 -c 'write -q -P %d 600k %dk' %s", i +
+                       4, i == 2 ? 330 : 424, t->path);
     }
     image_test_run("qemu-img snapshot -c first %s", t->path);
     image_test_run("qemu-img convert -f qcow2 -O raw %s %s", t->path, raw);
@@ -589,24 +588,15 @@ static void coroutine_fn co_open_test(void *opaque)
     image_test_run("rm -r %s", dir);
 }
 
-static void add(const char *name, AioBackend backend, CoroutineEntry *entry,
-                const void *opaque)
-{
-    BlockTest *test = g_new(BlockTest, 1);
-    g_autofree char *path = g_strdup_printf("/qcow2/errors/%s", name);
-
-    *test = (BlockTest) { backend, entry, (void *)opaque };
-    g_test_add_data_func_full(path, test, block_test_run, g_free);
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    add("open", AIO_BACKEND_IO_URING, co_open_test, NULL);
+    block_test_add_one(AIO_BACKEND_IO_URING, co_open_test, NULL,
+                       "/qcow2/errors/open");
     for (unsigned i = 0; i < G_N_ELEMENTS(configs); i++) {
-        add(configs[i].name,
-            i % 2 ? AIO_BACKEND_EPOLL : AIO_BACKEND_IO_URING, co_test,
-            &configs[i]);
+        block_test_add_one(i % 2 ? AIO_BACKEND_EPOLL : AIO_BACKEND_IO_URING,
+                           co_test, &configs[i], "/qcow2/errors/%s",
+                           configs[i].name);
     }
     return g_test_run();
 }

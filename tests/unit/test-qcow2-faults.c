@@ -643,15 +643,13 @@ int main(int argc, char **argv)
 {
     int status;
 
-    g_test_init(&argc, &argv, NULL);
+    if (!image_test_init(&argc, &argv)) {
+        return 0;
+    }
     make_images();
     for (unsigned i = 0; i < G_N_ELEMENTS(ops); i++) {
-        g_autofree char *path = g_strdup_printf("/qcow2/faults/%s",
-                                                ops[i].name);
-        BlockTest *test = g_new(BlockTest, 1);
-
-        *test = (BlockTest) { AIO_BACKEND_EPOLL, co_test, (void *)&ops[i] };
-        g_test_add_data_func_full(path, test, block_test_run, g_free);
+        block_test_add_one(AIO_BACKEND_EPOLL, co_test, &ops[i],
+                           "/qcow2/faults/%s", ops[i].name);
     }
     status = g_test_run();
     for (Image i = 0; i < IMAGES; i++) {

@@ -7,26 +7,12 @@
 #include <string.h>
 
 #include "tests/unit/block-test.h"
+#include "tests/unit/image-tools.h"
 #include "block/qcow2-format.h"
 
 #define EXT_AT 112              /* where extensions begin */
 
 static char *dir, *path;
-
-static void G_GNUC_PRINTF(1, 2) run(const char *fmt, ...)
-{
-    va_list ap;
-    g_autofree char *command = NULL, *out = NULL, *err = NULL;
-    int status;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    if (!g_spawn_command_line_sync(command, &out, &err, &status, NULL)
-        || status != 0) {
-        g_error("%s: status %d\n%s%s", command, status, out, err);
-    }
-}
 
 /* ---- bytes of an image ---- */
 
@@ -84,9 +70,9 @@ static GByteArray *make(const char *options)
     g_autofree char *base = g_build_filename(dir, "base", NULL);
 
     if (!g_file_test(base, G_FILE_TEST_EXISTS)) {
-        run("qemu-img create -q -f raw %s 1M", base);
+        image_test_run("qemu-img create -q -f raw %s 1M", base);
     }
-    run("qemu-img create -q -f qcow2 %s %s 64M", options, path);
+    image_test_run("qemu-img create -q -f qcow2 %s %s 64M", options, path);
     return load();
 }
 
@@ -495,7 +481,7 @@ static void coroutine_fn co_test_rewrite(void *opaque)
     g_assert_cmpuint(len, ==, 8 * sizeof(Qcow2Feature));
     g_assert_cmpmem(after->data + number(after, 8, 8), number(after, 16, 4),
                     "base", 4);
-    run("qemu-img check -q %s", path);
+    image_test_run("qemu-img check -q %s", path);
     co_expect(true, "", NULL);
 }
 
@@ -514,7 +500,7 @@ static void coroutine_fn co_test_rewrite_small(void *opaque)
     g_assert_null(find_extension(after, QCOW2_EXT_FEATURE_TABLE, &len));
     g_assert_cmpmem(after->data + number(after, 8, 8), number(after, 16, 4),
                     "base", 4);
-    run("qemu-img check -q %s", path);
+    image_test_run("qemu-img check -q %s", path);
 }
 
 static void coroutine_fn co_test_dirty(void *opaque)
@@ -529,7 +515,7 @@ static void coroutine_fn co_test_dirty(void *opaque)
     block_test_co_close(co_open(false));
     after = load();
     g_assert_cmpuint(number(after, 72, 8), ==, 0);
-    run("qemu-img check -q %s", path);
+    image_test_run("qemu-img check -q %s", path);
 }
 
 /* ---- options ---- */
@@ -607,7 +593,7 @@ static void coroutine_fn co_test_option(void *opaque)
 
     g_byte_array_unref(make(c->create ? c->create : ""));
     co_expect(false, more, c->error);
-    run("qemu-img check -q %s", path);
+    image_test_run("qemu-img check -q %s", path);
 }
 
 /* ---- main ---- */
@@ -616,38 +602,19 @@ static void coroutine_fn co_test_option(void *opaque)
 static void add(const char *group, const char *name, CoroutineEntry *entry,
                 const void *opaque)
 {
-    g_autofree char *full = g_strdup_printf("/qcow2-header/%s/%s", group,
-                                            name);
-    BlockTest *test = g_new(BlockTest, 1);
-
-    *test = (BlockTest) {
-        .backend = AIO_BACKEND_EPOLL, .entry = entry, .opaque = (void *)opaque,
-    };
-    g_test_add_data_func_full(full, test, block_test_run, g_free);
-}
-
-static bool have(const char *program)
-{
-    g_autofree char *found = g_find_program_in_path(program);
-
-    return found;
+    block_test_add_one(AIO_BACKEND_EPOLL, entry, opaque, "/qcow2-header/%s/%s",
+                       group, name);
 }
 
 int main(int argc, char **argv)
 {
-    g_autofree char *name = g_strdup("qcow2-header-XXXXXX");
-    g_autofree char *base = NULL;
     int ret;
 
-    g_test_init(&argc, &argv, NULL);
-    if (!have("qemu-img")
-        || !have("qemu-io")) {
-        g_print("1..0 # SKIP qemu-utils are missing\n");
+    if (!image_test_init(&argc, &argv)) {
         return 0;
     }
-    dir = g_dir_make_tmp(name, NULL);
+    dir = image_test_folder("qsd-header");
     path = g_build_filename(dir, "image", NULL);
-    base = g_build_filename(dir, "base", NULL);
     for (unsigned i = 0; i < G_N_ELEMENTS(header_cases); i++) {
         add("field", header_cases[i].name, co_test_header, &header_cases[i]);
     }
@@ -660,9 +627,7 @@ int main(int argc, char **argv)
     add("rewrite", "small", co_test_rewrite_small, NULL);
     add("rewrite", "dirty", co_test_dirty, NULL);
     ret = g_test_run();
-    g_unlink(path);
-    g_unlink(base);
-    g_rmdir(dir);
+    image_test_run("rm -r %s", dir);
     g_free(path);
     g_free(dir);
     return ret;

@@ -5,29 +5,13 @@
 #include <string.h>
 
 #include "tests/unit/block-test.h"
+#include "tests/unit/image-tools.h"
 
 #define KiB 1024
 #define MiB (1024 * 1024)
 #define SHADOW_BYTES (64 * MiB)
 
 static char *dir, *path, *data_path, *base_path;
-
-static char *G_GNUC_PRINTF(1, 2) run(const char *fmt, ...)
-{
-    va_list ap;
-    g_autofree char *command = NULL, *err = NULL;
-    char *out = NULL;
-    int status;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    if (!g_spawn_command_line_sync(command, &out, &err, &status, NULL)
-        || status != 0) {
-        g_error("%s: status %d\n%s%s", command, status, out, err);
-    }
-    return out;
-}
 
 /* ---- kinds of images ---- */
 
@@ -67,8 +51,8 @@ static void make(const Kind *kind, const char *more, int64_t len)
     g_autofree char *options = g_strjoinv(data_path, parts);
 
     g_unlink(data_path);
-    g_free(run("qemu-img create -q -f qcow2 -o %s %s %s %" PRIi64, options,
-               more, path, len));
+    image_test_run("qemu-img create -q -f qcow2 -o %s %s %s %" PRIi64, options,
+                   more, path, len);
 }
 
 static void coroutine_fn co_open(Disk *d)
@@ -163,13 +147,13 @@ static void coroutine_fn co_judge(Disk *d)
     g_autoptr(GError) error = NULL;
 
     co_close(d);
-    g_free(run("qemu-img check -q %s", path));
+    image_test_run("qemu-img check -q %s", path);
     g_file_set_contents(flat, (char *)d->shadow, d->len, &error);
     g_assert_no_error(error);
-    g_free(run("qemu-img compare -q -f qcow2 -F raw %s %s", path, flat));
+    image_test_run("qemu-img compare -q -f qcow2 -F raw %s %s", path, flat);
     if (d->kind->raw_data) {
-        g_free(run("qemu-img compare -q -f raw -F raw %s %s", data_path,
-                   flat));
+        image_test_run("qemu-img compare -q -f raw -F raw %s %s", data_path,
+                       flat);
     }
     g_unlink(flat);
 }
@@ -219,9 +203,9 @@ static void coroutine_fn co_test_shrink(void *opaque)
         int64_t theirs;
 
         co_close(&d);
-        g_free(run("cp %s %s", path, base_path));
-        g_free(run("qemu-img resize -q --shrink %s %d", base_path,
-                   20 * MiB + 512));
+        image_test_run("cp %s %s", path, base_path);
+        image_test_run("qemu-img resize -q --shrink %s %d", base_path,
+                   20 * MiB + 512);
         theirs = file_size(base_path);
         co_open(&d);
         co_resize(&d, 20 * MiB + 512, PREALLOC_MODE_OFF);
@@ -248,7 +232,7 @@ static void coroutine_fn co_test_tail(void *opaque)
     co_write(&d, 0, 4 * MiB, 0x66);
     co_resize(&d, 3 * MiB + 512, PREALLOC_MODE_OFF);
     co_judge(&d);
-    g_free(run("qemu-img resize -q -f qcow2 %s 5M", path));
+    image_test_run("qemu-img resize -q -f qcow2 %s 5M", path);
     d.len = 5 * MiB;
     co_open(&d);
     co_verify(&d);
@@ -276,7 +260,7 @@ static void coroutine_fn co_test_l1(void *opaque)
         g_assert_cmpint(blk_getlength(d.blk), ==, len);
     }
     co_close(&d);
-    g_free(run("qemu-img check -q %s", path));
+    image_test_run("qemu-img check -q %s", path);
     co_open(&d);
     co_resize(&d, 2 * MiB, PREALLOC_MODE_OFF);
     co_end(&d);
@@ -367,7 +351,7 @@ static void coroutine_fn co_test_snapshot(void *opaque)
     co_start(&d, kind, "", 8 * MiB);
     co_write(&d, 0, 8 * MiB, 0x56);
     co_close(&d);
-    g_free(run("qemu-img snapshot -c s %s", path));
+    image_test_run("qemu-img snapshot -c s %s", path);
     co_open(&d);
     if (kind->v2) {
         co_refuse(&d, 4 * MiB, PREALLOC_MODE_OFF,
@@ -381,7 +365,7 @@ static void coroutine_fn co_test_snapshot(void *opaque)
     co_resize(&d, 16 * MiB, PREALLOC_MODE_OFF);
     co_write(&d, 3 * MiB, 5 * MiB, 0x67);
     co_judge(&d);
-    g_free(run("qemu-img snapshot -a s %s", path));
+    image_test_run("qemu-img snapshot -a s %s", path);
     memset(d.shadow, 0x56, 8 * MiB);
     d.len = 8 * MiB;
     co_open(&d);
@@ -459,8 +443,8 @@ static void coroutine_fn co_test_moving_end(void *opaque)
         QEMUIOVector qiov;
         int ret;
 
-        g_free(run("qemu-img create -q -f qcow2 -o cluster_size=4k %s %d",
-                   path, END));
+        image_test_run("qemu-img create -q -f qcow2 -o cluster_size=4k %s %d",
+                   path, END);
         d.bs = block_test_co_open(json);
         d.blk = block_test_co_attach(d.bs, "user", BLK_PERM_ALL, BLK_PERM_ALL);
         co_write(&d, 0, END, 0x67);
@@ -479,7 +463,7 @@ static void coroutine_fn co_test_moving_end(void *opaque)
         blk_end_request(d.blk);
         g_assert_true(memcmp(buf, d.shadow + END, 512) == 0);
         co_close(&d);
-        g_free(run("qemu-img check -q %s", path));
+        image_test_run("qemu-img check -q %s", path);
         g_free(d.shadow);
         g_free(buf);
     }
@@ -490,35 +474,19 @@ static void coroutine_fn co_test_moving_end(void *opaque)
 static void add_all(const char *name, CoroutineEntry *entry)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
-        g_autofree char *full = g_strdup_printf("/qcow2-resize/%s/%s", name,
-                                                kinds[i].name);
-        BlockTest *test = g_new(BlockTest, 1);
-
-        *test = (BlockTest) {
-            .backend = AIO_BACKEND_AUTO, .entry = entry,
-            .opaque = (void *)&kinds[i],
-        };
-        g_test_add_data_func_full(full, test, block_test_run, g_free);
+        block_test_add_one(AIO_BACKEND_AUTO, entry, &kinds[i],
+                           "/qcow2-resize/%s/%s", name, kinds[i].name);
     }
-}
-
-static bool have(const char *program)
-{
-    g_autofree char *found = g_find_program_in_path(program);
-
-    return found;
 }
 
 int main(int argc, char **argv)
 {
     int ret;
 
-    g_test_init(&argc, &argv, NULL);
-    if (!have("qemu-img")) {
-        g_print("1..0 # SKIP qemu-img is missing\n");
+    if (!image_test_init(&argc, &argv)) {
         return 0;
     }
-    dir = g_dir_make_tmp("qcow2-resize-XXXXXX", NULL);
+    dir = image_test_folder("qsd-resize");
     path = g_build_filename(dir, "image", NULL);
     data_path = g_build_filename(dir, "data", NULL);
     base_path = g_build_filename(dir, "base", NULL);
@@ -532,10 +500,7 @@ int main(int argc, char **argv)
     add_all("snapshot", co_test_snapshot);
     block_test_add("/qcow2-resize/moving-end", co_test_moving_end, NULL);
     ret = g_test_run();
-    g_unlink(path);
-    g_unlink(data_path);
-    g_unlink(base_path);
-    g_rmdir(dir);
+    image_test_run("rm -r %s", dir);
     g_free(path);
     g_free(data_path);
     g_free(base_path);

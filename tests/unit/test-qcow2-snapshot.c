@@ -5,12 +5,12 @@
  * in which a crash can leave the file in the middle of an operation.
  */
 #include <inttypes.h>
-#include <sys/wait.h>
 
 #include "block/check.h"
 #include "block/snapshot.h"
 #include "qapi/qapi-commands.h"
 #include "tests/unit/block-test.h"
+#include "tests/unit/image-tools.h"
 #include "tests/unit/log-writes-test.h"
 #include "tests/unit/qcow2-image.h"
 #include "util/co-event.h"
@@ -24,38 +24,20 @@ typedef struct Test {
     BlockBackend *blk;
 } Test;
 
-static int G_GNUC_PRINTF(2, 3) run(char **out, const char *fmt, ...)
-{
-    g_autofree char *command = NULL, *text = NULL, *err = NULL;
-    int status = -1;
-    va_list ap;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    g_assert_true(g_spawn_command_line_sync(command, &text, &err, &status,
-                                            NULL));
-    if (out) {
-        *out = g_strchomp(g_steal_pointer(&text));
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define RUN(...) g_assert_cmpint(run(NULL, __VA_ARGS__), ==, 0)
-
 static void test_init(Test *t, const char *options)
 {
     *t = (Test) { .options = options };
-    t->dir = test_image_dir("qsd-snapshot-XXXXXX");
+    t->dir = image_test_folder("qsd-snapshot");
     t->image = g_build_filename(t->dir, "image.qcow2", NULL);
     t->copy = g_build_filename(t->dir, "copy.qcow2", NULL);
     t->log = g_build_filename(t->dir, "log", NULL);
-    RUN("qemu-img create -q -f qcow2 -o %s %s 3M", options, t->image);
+    image_test_run("qemu-img create -q -f qcow2 -o %s %s 3M", options,
+                   t->image);
 }
 
 static void test_deinit(Test *t)
 {
-    RUN("rm -r %s", t->dir);
+    image_test_run("rm -r %s", t->dir);
     g_free(t->dir);
     g_free(t->image);
     g_free(t->copy);
@@ -157,7 +139,7 @@ static void coroutine_fn co_life(void *opaque)
     Test t;
 
     test_init(&t, opaque);
-    RUN("qemu-io -c 'write -c -P 9 2M 1M' %s", t.image);
+    image_test_run("qemu-io -c 'write -c -P 9 2M 1M' %s", t.image);
     co_open(&t, t.image);
     co_write(&t, 1, 0, 300000);
     co_write(&t, 2, 1 * MiB, 70000);
@@ -180,10 +162,10 @@ static void coroutine_fn co_life(void *opaque)
     now = co_read(&t);
     g_assert_true(same(now, second));
     co_close(&t);
-    RUN("qemu-img check %s", t.image);
+    image_test_run("qemu-img check %s", t.image);
 
     /* It survives, and qemu-img sees the same. */
-    RUN("qemu-img snapshot -a one %s", t.image);
+    image_test_run("qemu-img snapshot -a one %s", t.image);
     co_open(&t, t.image);
     g_free(now);
     now = co_read(&t);
@@ -197,7 +179,7 @@ static void coroutine_fn co_life(void *opaque)
     co_delete(&t, "two");
     g_assert_null(bdrv_snapshot_list(t.bs, NULL));
     co_close(&t);
-    RUN("qemu-img check %s", t.image);
+    image_test_run("qemu-img check %s", t.image);
     g_free(first);
     g_free(second);
     g_free(third);
@@ -217,7 +199,7 @@ static void coroutine_fn co_list(void *opaque)
 
     (void)opaque;
     test_init(&t, "compat=1.1");
-    RUN("qemu-img snapshot -c theirs %s", t.image);
+    image_test_run("qemu-img snapshot -c theirs %s", t.image);
     /* As if a machine had been saved with it. */
     test_image_load(&im, t.image);
     test_image_set(&im, im.h.snapshots_offset + sizeof(Qcow2SnapshotHeader),
@@ -239,8 +221,7 @@ static void coroutine_fn co_list(void *opaque)
     g_assert_cmpstr(list->next->value->name, ==, "ours");
     g_assert_false(list->next->value->has_icount);
 
-    g_assert_cmpint(run(&out, "qemu-img info --output=json %s", t.image), ==,
-                    0);
+    out = image_test_output("qemu-img info --output=json %s", t.image);
     obj = qobject_from_json(out, NULL);
     theirs = qdict_get_qlist(qobject_to_qdict(obj), "snapshots");
     g_assert_cmpuint(qlist_size(theirs), ==, 2);
@@ -272,7 +253,7 @@ static void coroutine_fn co_sizes(void *opaque)
     co_create(&t, "small");
     small = co_read(&t);
     co_close(&t);
-    RUN("qemu-img resize -q %s 4M", t.image);
+    image_test_run("qemu-img resize -q %s 4M", t.image);
     co_open(&t, t.image);
     co_write(&t, 2, 2 * MiB, 2 * MiB);
     co_create(&t, "large");
@@ -287,7 +268,7 @@ static void coroutine_fn co_sizes(void *opaque)
     now = co_read(&t);
     g_assert_true(same(now, large));
     co_close(&t);
-    RUN("qemu-img check %s", t.image);
+    image_test_run("qemu-img check %s", t.image);
     g_free(small);
     g_free(large);
     g_free(now);
@@ -316,18 +297,19 @@ static void coroutine_fn co_refuses(void *opaque)
     g_assert_false(bdrv_co_snapshot_delete(t.bs, NULL, "x", &err));
     node_test_assert_error(err, "Can't find the snapshot");
     co_close(&t);
-    RUN("qemu-img check %s", t.image);
-    RUN("rm %s", t.image);
+    image_test_run("qemu-img check %s", t.image);
+    image_test_run("rm %s", t.image);
 
-    RUN("qemu-img create -q -f qcow2 -o data_file=%s %s 1M", t.copy, t.image);
+    image_test_run("qemu-img create -q -f qcow2 -o data_file=%s %s 1M", t.copy,
+                   t.image);
     co_open(&t, t.image);
     g_assert_false(bdrv_co_snapshot_create(t.bs, "x", NULL, &err));
     node_test_assert_error(err, "Images with an external data file have no "
                            "internal snapshots");
     co_close(&t);
-    RUN("rm %s", t.image);
+    image_test_run("rm %s", t.image);
 
-    RUN("qemu-img create -q -f qcow2 %s 1M", t.image);
+    image_test_run("qemu-img create -q -f qcow2 %s 1M", t.image);
     co_open(&t, t.image);
     co_create(&t, "x");
     g_assert_false(bdrv_co_snapshot_create(t.bs, "y", "1", &err));
@@ -355,7 +337,7 @@ static void coroutine_fn co_overflow(void *opaque)
     co_delete(&t, "a");
     co_create(&t, "c");
     co_close(&t);
-    RUN("qemu-img check %s", t.image);
+    image_test_run("qemu-img check %s", t.image);
     test_deinit(&t);
 }
 
@@ -386,7 +368,7 @@ static void coroutine_fn co_broken_tables(void *opaque)
 
     (void)opaque;
     test_init(&t, "compat=1.1");
-    RUN("qemu-img snapshot -c x %s", t.image);
+    image_test_run("qemu-img snapshot -c x %s", t.image);
     test_image_load(&im, t.image);
     at = im.h.snapshots_offset;
 
@@ -419,8 +401,8 @@ static void coroutine_fn co_broken_l1(void *opaque)
 
     (void)opaque;
     test_init(&t, "compat=1.1");
-    RUN("qemu-io -c 'write -P 1 0 1M' %s", t.image);
-    RUN("qemu-img snapshot -c x %s", t.image);
+    image_test_run("qemu-io -c 'write -P 1 0 1M' %s", t.image);
+    image_test_run("qemu-img snapshot -c x %s", t.image);
     test_image_load(&im, t.image);
     test_image_set32(&im, im.h.snapshots_offset
                      + offsetof(Qcow2SnapshotHeader, l1_size), 0x7fffffff);
@@ -570,9 +552,9 @@ static void coroutine_fn co_commands(void *opaque)
         SnapshotInfoList *list;
 
         test_init(&t, "cluster_size=4k");
-        RUN("qemu-io -c 'write -q -P 1 0 3M' %s", t.image);
-        RUN("qemu-img snapshot -c old %s", t.image);
-        RUN("qemu-img bitmap --add %s stored", t.image);
+        image_test_run("qemu-io -c 'write -q -P 1 0 3M' %s", t.image);
+        image_test_run("qemu-img snapshot -c old %s", t.image);
+        image_test_run("qemu-img bitmap --add %s stored", t.image);
         co_open(&t, t.image);
         all = (Commands) { .running = n };
         for (unsigned i = 0; i < n; i++) {
@@ -587,7 +569,7 @@ static void coroutine_fn co_commands(void *opaque)
         qapi_free_SnapshotInfoList(list);
         co_write(&t, 2, 0, 1 * MiB);
         co_close(&t);
-        RUN("qemu-img check -q %s", t.image);
+        image_test_run("qemu-img check -q %s", t.image);
         test_deinit(&t);
     }
 }
@@ -637,7 +619,7 @@ static void coroutine_fn co_judge(Crash *c, const uint8_t *disk, uint64_t at)
     co_write(t, 8, 100, 3 * MiB - 200);
     co_judge_snapshot(c);
     co_close(t);
-    status = run(NULL, "qemu-img check %s", t->copy);
+    status = image_test_status(NULL, NULL, "qemu-img check %s", t->copy);
     if (status != 0 && status != 3 && !c->v2) {
         g_error("after %" PRIu64 " writes the image is broken: %d", at,
                 status);
@@ -746,22 +728,14 @@ static void coroutine_fn co_crashes(void *opaque)
 static void add(const char *name, const char *more, CoroutineEntry *entry,
                 const void *opaque)
 {
-    BlockTest *test = g_new(BlockTest, 1);
-    g_autofree char *path = g_strdup_printf("/qcow2-snapshot/%s%s", name,
-                                            more);
-
-    *test = (BlockTest) { AIO_BACKEND_EPOLL, entry, (void *)opaque };
-    g_test_add_data_func_full(path, test, block_test_run, g_free);
+    block_test_add_one(AIO_BACKEND_EPOLL, entry, opaque, "/qcow2-snapshot/%s%s",
+                       name, more);
 }
 
 int main(int argc, char **argv)
 {
-    g_autofree char *img = g_find_program_in_path("qemu-img");
-    g_autofree char *io = g_find_program_in_path("qemu-io");
-
-    g_test_init(&argc, &argv, NULL);
-    if (!img || !io) {
-        return g_test_run();
+    if (!image_test_init(&argc, &argv)) {
+        return 0;
     }
     for (size_t i = 0; i < G_N_ELEMENTS(all_options); i++) {
         add("life/", all_options[i], co_life, all_options[i]);
