@@ -607,7 +607,8 @@ static bool coroutine_fn co_try(const Op *op, unsigned fail_at, bool once,
     g_assert_true(hit || ok);
     disk.fail_at = UINT_MAX;
     now = co_look(op, ok || !(is_dirty() || op->is_broken), &is_done);
-    g_assert_true(ok ? same(now, after) : may_be(op, now, before, after));
+    g_assert_true(ok ? same(now, after) && is_done == !!op->is_done
+                     : may_be(op, now, before, after));
     g_assert_true(co_do(is_done ? &ops[0] : op, false));
     later = co_look(op, true, &is_done);
     g_assert_true(same(later, after));
