@@ -336,18 +336,18 @@ bool coroutine_fn fuse_mount_co_mount(FuseMount *mount,
 /* ---- the end ---- */
 
 /*
- * Where the mount is by now, or NULL if it is gone, or covered by another
+ * Where the mount is by now, or NULL if it is gone, or *@covered by another
  * mount, which is somebody else's (proc(5), mountinfo).
  */
-static char *fuse_mount_find(const FuseMount *mount)
+static char *fuse_mount_find(const FuseMount *mount, bool *covered)
 {
     g_autofree char *text = NULL;
     g_autofree char *id = g_strdup_printf("%" PRIu64, mount->mount_id);
     g_autofree char *dev = g_strdup_printf("0:%u", mount->minor);
     g_autofree char *place = NULL;
     g_auto(GStrv) lines = NULL;
-    bool covered = false;
 
+    *covered = false;
     if (!g_file_get_contents("/proc/self/mountinfo", &text, NULL, NULL)) {
         return g_strdup(mount->path);
     }
@@ -361,10 +361,10 @@ static char *fuse_mount_find(const FuseMount *mount)
         if (g_str_equal(fields[0], id) && g_str_equal(fields[2], dev)) {
             place = g_strdup(fields[4]);
         } else if (place && g_str_equal(fields[4], place)) {
-            covered = true;
+            *covered = true;
         }
     }
-    return place && !covered ? g_strcompress(place) : NULL;
+    return place && !*covered ? g_strcompress(place) : NULL;
 }
 
 static void fuse_mount_unmount(const FuseMount *mount, const char *place)
@@ -382,21 +382,50 @@ static void fuse_mount_unmount(const FuseMount *mount, const char *place)
     }
 }
 
+/* The file that aborts the connection of @mount, open; -1: there is none. */
+static int fuse_mount_open_abort(const FuseMount *mount)
+{
+    g_autofree char *name = g_strdup_printf("%u/abort", mount->minor);
+    g_autofree char *path = g_strconcat("/sys/fs/fuse/connections/", name,
+                                        NULL);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fs, root = -1;
+
+    if (fd >= 0) {
+        return fd;
+    }
+    /* Not every system mounts fusectl there: it need not be mounted at all. */
+    fs = fsopen("fusectl", FSOPEN_CLOEXEC);
+    if (fs >= 0 && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0) {
+        root = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+    }
+    if (root >= 0) {
+        fd = openat(root, name, O_WRONLY | O_CLOEXEC);
+        close(root);
+    }
+    if (fs >= 0) {
+        close(fs);
+    }
+    return fd;
+}
+
 static int fuse_mount_end_worker(void *opaque)
 {
     const FuseMountEnd *end = opaque;
-    g_autofree char *place = fuse_mount_find(end->mount);
-    g_autofree char *abort_path =
-        g_strdup_printf("/sys/fs/fuse/connections/%u/abort",
-                        end->mount->minor);
+    bool covered;
+    g_autofree char *place = fuse_mount_find(end->mount, &covered);
     int fd;
 
     if (place) {
         fuse_mount_unmount(end->mount, place);
+    } else if (covered) {
+        /* Whoever detaches it detaches what is mounted on it as well. */
+        warn_report("Another mount covers the export on '%s': when that is "
+                    "gone, unmount this one as well", end->mount->path);
     }
     /* Once the connection is gone its number may be another one's. */
     if (end->connected) {
-        fd = open(abort_path, O_WRONLY | O_CLOEXEC);
+        fd = fuse_mount_open_abort(end->mount);
         if (fd >= 0) {
             /* A failure means that it has ended by now. */
             (void)!write(fd, "1", 1);
