@@ -584,6 +584,15 @@ int coroutine_fn bdrv_co_do_pwrite_zeroes(BlockDriverState *bs,
                                           int64_t offset, int64_t bytes,
                                           BdrvRequestFlags flags);
 
+/* Let @func write [@offset, @offset + @bytes) piece by piece, from zeroes. */
+typedef int coroutine_fn BdrvWriteFunc(BlockDriverState *bs, int64_t offset,
+                                       int64_t bytes, QEMUIOVector *qiov,
+                                       BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_write_zero_buffers(BlockDriverState *bs,
+                                            int64_t offset, int64_t bytes,
+                                            BdrvWriteFunc *func,
+                                            BdrvRequestFlags flags);
+
 /*
  * For bdrv_co_check_perm of filters whose alignment is coarser than their
  * child's: who writes, but must not resize, needs an image of whole blocks.

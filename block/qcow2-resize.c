@@ -16,9 +16,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Zeroes written at once, bytes. */
-#define ZERO_BUFFER (1 << 20)
-
 /* Clusters preallocated at once; entries of one slice. */
 #define PREALLOC_CLUSTERS 256
 
@@ -26,45 +23,6 @@
 #define END_CLUSTERS 16384
 
 /* ---- zeroes ---- */
-
-typedef int coroutine_fn WriteZeroesFunc(BlockDriverState *bs, int64_t offset,
-                                         int64_t bytes, QEMUIOVector *qiov);
-
-static int coroutine_fn co_write_to_guest(BlockDriverState *bs,
-                                          int64_t offset, int64_t bytes,
-                                          QEMUIOVector *qiov)
-{
-    return qcow2_co_pwritev(bs, offset, bytes, qiov, 0);
-}
-
-static int coroutine_fn co_write_to_file(BlockDriverState *bs, int64_t offset,
-                                         int64_t bytes, QEMUIOVector *qiov)
-{
-    return bdrv_co_pwritev(bs->file, offset, qiov, 0);
-}
-
-static int coroutine_fn co_write_zero_buffers(BlockDriverState *bs,
-                                              WriteZeroesFunc *func,
-                                              int64_t offset, int64_t bytes)
-{
-    size_t size = MIN(bytes, ZERO_BUFFER);
-    g_autofree void *buf = g_try_malloc0(size);
-    int ret = 0;
-
-    if (!buf && size) {
-        return -ENOMEM;
-    }
-    while (ret >= 0 && bytes > 0) {
-        int64_t n = MIN(bytes, size);
-        QEMUIOVector qiov;
-
-        qemu_iovec_init_buf(&qiov, buf, n);
-        ret = func(bs, offset, n, &qiov);
-        offset += n;
-        bytes -= n;
-    }
-    return ret;
-}
 
 /*
  * Let guest bytes [@offset, @end) read as zeroes; keeps no host clusters.
@@ -80,8 +38,8 @@ static int coroutine_fn co_zero(BlockDriverState *bs, int64_t offset,
         covered = qcow2_cluster_end(bs->opaque,
                                     bdrv_getlength(bs->backing->bs));
         covered = CLAMP(covered, offset, MAX(offset, end));
-        ret = co_write_zero_buffers(bs, co_write_to_guest, offset,
-                                    covered - offset);
+        ret = bdrv_co_write_zero_buffers(bs, offset, covered - offset,
+                                         qcow2_co_pwritev, 0);
     }
     if (ret >= 0 && covered < end) {
         ret = qcow2_co_pwrite_zeroes(bs, covered, end - covered,
@@ -91,6 +49,13 @@ static int coroutine_fn co_zero(BlockDriverState *bs, int64_t offset,
 }
 
 /* ---- preallocation ---- */
+
+static int coroutine_fn co_write_to_file(BlockDriverState *bs, int64_t offset,
+                                         int64_t bytes, QEMUIOVector *qiov,
+                                         BdrvRequestFlags flags)
+{
+    return bdrv_co_pwritev(bs->file, offset, qiov, flags);
+}
 
 /* Let host clusters that are new hold zeroes, as @mode says. */
 static int coroutine_fn co_prepare_clusters(BlockDriverState *bs,
@@ -102,7 +67,8 @@ static int coroutine_fn co_prepare_clusters(BlockDriverState *bs,
     }
     switch (mode) {
     case PREALLOC_MODE_FULL:
-        return co_write_zero_buffers(bs, co_write_to_file, host, bytes);
+        return bdrv_co_write_zero_buffers(bs, host, bytes, co_write_to_file,
+                                          0);
     case PREALLOC_MODE_FALLOC:
         return bdrv_co_pwrite_zeroes(bs->file, host, bytes, 0);
     default:

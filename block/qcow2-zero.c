@@ -271,14 +271,7 @@ static int coroutine_fn co_zero_subclusters(BlockDriverState *bs,
 static int coroutine_fn co_write_zero_data(BlockDriverState *bs,
                                            int64_t offset, int64_t bytes)
 {
-    g_autofree void *buf = g_try_malloc0(bytes);
-    QEMUIOVector qiov;
-
-    if (!buf) {
-        return -ENOMEM;
-    }
-    qemu_iovec_init_buf(&qiov, buf, bytes);
-    return qcow2_co_pwritev(bs, offset, bytes, &qiov, 0);
+    return bdrv_co_write_zero_buffers(bs, offset, bytes, qcow2_co_pwritev, 0);
 }
 
 int coroutine_fn qcow2_co_is_zero(BlockDriverState *bs, int64_t start,
@@ -405,7 +398,6 @@ static int coroutine_fn co_zero_raw(BlockDriverState *bs, int64_t offset,
             ret = bdrv_co_pwrite_zeroes(s->data_file, ext.host, ext.bytes,
                                         flags & BDRV_REQ_MAY_UNMAP);
         } else {
-            ext.bytes = MIN(ext.bytes, 1 << 20);
             ret = co_write_zero_data(bs, offset, ext.bytes);
         }
         offset += ext.bytes;

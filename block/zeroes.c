@@ -12,10 +12,10 @@
 
 static uint8_t zero_buf[ZERO_BUF_SIZE] __attribute__((aligned(4096)));
 
-/* Write zero buffers over [@offset, @offset + @bytes). */
-static int coroutine_fn co_write_buffers(BlockDriverState *bs, int64_t offset,
-                                         int64_t bytes,
-                                         BdrvRequestFlags flags)
+int coroutine_fn bdrv_co_write_zero_buffers(BlockDriverState *bs,
+                                            int64_t offset, int64_t bytes,
+                                            BdrvWriteFunc *func,
+                                            BdrvRequestFlags flags)
 {
     struct iovec iov[ZERO_IOVS];
     int ret = 0;
@@ -32,11 +32,19 @@ static int coroutine_fn co_write_buffers(BlockDriverState *bs, int64_t offset,
             };
         }
         qemu_iovec_init_external(&qiov, iov, niov);
-        ret = bdrv_co_do_pwritev(bs, offset, n, &qiov, flags);
+        ret = func(bs, offset, n, &qiov, flags);
         offset += n;
         bytes -= n;
     }
     return MIN(ret, 0);
+}
+
+static int coroutine_fn co_write_buffers(BlockDriverState *bs, int64_t offset,
+                                         int64_t bytes,
+                                         BdrvRequestFlags flags)
+{
+    return bdrv_co_write_zero_buffers(bs, offset, bytes, bdrv_co_do_pwritev,
+                                      flags);
 }
 
 static int coroutine_fn co_drv_zeroes(BlockDriverState *bs, int64_t offset,
