@@ -21,6 +21,12 @@
 
 #define KiB 1024
 #define MAX_REQUESTS 2000
+/* Sanitizers take their time: not each request in each way. */
+#ifdef __SANITIZE_ADDRESS__
+#define STEP 3
+#else
+#define STEP 1
+#endif
 #define WRITTEN (130 * KiB)
 #define WRITTEN_BYTES (20 * KiB)
 
@@ -630,11 +636,12 @@ static void coroutine_fn co_test(void *opaque)
     g_assert_nonnull(after);
     disk_co_close();
     for (int way = 0; way < 3; way++) {
-        unsigned n = 0;
+        unsigned n = way % STEP;
 
         while (co_try(op, n, way == 1, way == 2, before, after)) {
             g_test_message("%s: request %u, way %d", op->name, n, way);
-            g_assert_cmpuint(++n, <, MAX_REQUESTS);
+            n += STEP;
+            g_assert_cmpuint(n, <, MAX_REQUESTS);
         }
     }
     alarm(0);
