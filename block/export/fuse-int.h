@@ -52,9 +52,8 @@ bool coroutine_fn fuse_mount_co_mount(FuseMount *mount,
  * connection aborted under clients that hold the file open.  An unprivileged
  * process needs /sys/fs/fuse/connections for the latter; without, it is the
  * last client's close, or this process's exit, that ends the connection.
- * @connected: false if the connection has ended by itself.
  */
-void coroutine_fn fuse_mount_co_end(const FuseMount *mount, bool connected);
+void coroutine_fn fuse_mount_co_end(const FuseMount *mount);
 
 /* ---- fuse-dev.c ---- */
 

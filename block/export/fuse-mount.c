@@ -44,11 +44,6 @@ typedef struct FuseMountJob {
     Error **errp;
 } FuseMountJob;
 
-typedef struct FuseMountEnd {
-    const FuseMount *mount;
-    bool connected;
-} FuseMountEnd;
-
 /* ---- fusermount3 ---- */
 
 /*
@@ -382,10 +377,10 @@ static void fuse_mount_unmount(const FuseMount *mount, const char *place)
     }
 }
 
-/* The file that aborts the connection of @mount, open; -1: there is none. */
-static int fuse_mount_open_abort(const FuseMount *mount)
+/* The file that aborts connection number @minor, open; -1: there is none. */
+static int fuse_mount_open_number(unsigned minor)
 {
-    g_autofree char *name = g_strdup_printf("%u/abort", mount->minor);
+    g_autofree char *name = g_strdup_printf("%u/abort", minor);
     g_autofree char *path = g_strconcat("/sys/fs/fuse/connections/", name,
                                         NULL);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -409,35 +404,46 @@ static int fuse_mount_open_abort(const FuseMount *mount)
     return fd;
 }
 
+/*
+ * The same for @mount's own connection.  Its number is another one's as soon as
+ * it has ended, but an open file stays with the connection that it was opened
+ * for: ours, if that has not ended since.
+ */
+static int fuse_mount_open_abort(const FuseMount *mount)
+{
+    struct pollfd dev = { .fd = mount->fd };
+    int fd = fuse_mount_open_number(mount->minor);
+
+    if (fd >= 0 && (poll(&dev, 1, 0) < 0 || (dev.revents & POLLERR))) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
 static int fuse_mount_end_worker(void *opaque)
 {
-    const FuseMountEnd *end = opaque;
+    const FuseMount *mount = opaque;
     bool covered;
-    g_autofree char *place = fuse_mount_find(end->mount, &covered);
-    int fd;
+    g_autofree char *place = fuse_mount_find(mount, &covered);
+    int fd = fuse_mount_open_abort(mount);
 
     if (place) {
-        fuse_mount_unmount(end->mount, place);
+        fuse_mount_unmount(mount, place);
     } else if (covered) {
         /* Whoever detaches it detaches what is mounted on it as well. */
         warn_report("Another mount covers the export on '%s': when that is "
-                    "gone, unmount this one as well", end->mount->path);
+                    "gone, unmount this one as well", mount->path);
     }
-    /* Once the connection is gone its number may be another one's. */
-    if (end->connected) {
-        fd = fuse_mount_open_abort(end->mount);
-        if (fd >= 0) {
-            /* A failure means that it has ended by now. */
-            (void)!write(fd, "1", 1);
-            close(fd);
-        }
+    if (fd >= 0) {
+        /* A failure means that it has ended by now. */
+        (void)!write(fd, "1", 1);
+        close(fd);
     }
     return 0;
 }
 
-void coroutine_fn fuse_mount_co_end(const FuseMount *mount, bool connected)
+void coroutine_fn fuse_mount_co_end(const FuseMount *mount)
 {
-    FuseMountEnd end = { mount, connected };
-
-    thread_pool_co_submit(fuse_mount_end_worker, &end);
+    thread_pool_co_submit(fuse_mount_end_worker, (void *)mount);
 }

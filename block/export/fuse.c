@@ -554,8 +554,7 @@ static void coroutine_fn fuse_co_shutdown(BlockExport *common)
         co_event_wait(&exp->idle, FUSE_DRAIN_TIMEOUT_NS);
     }
     if (exp->mount.fd >= 0) {
-        fuse_mount_co_end(&exp->mount,
-                          !__atomic_load_n(&exp->ended, __ATOMIC_RELAXED));
+        fuse_mount_co_end(&exp->mount);
     }
     if (__atomic_sub_fetch(&exp->n_users, 1, __ATOMIC_ACQ_REL) > 0) {
         co_event_wait(&exp->unused, -1);

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -41,6 +43,7 @@ enum {
     RULE_SHORT,         /* file I/O: arg bytes at most */
     RULE_AGAIN,         /* file I/O: EINTR or EAGAIN, by turns */
     RULE_THREAD,        /* pthread_create(): arg */
+    RULE_UNMOUNT,       /* umount2(): the process stops after it */
     RULE__MAX,
 };
 
@@ -172,6 +175,18 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         return -1;
     }
     return real(fd, request, arg);
+}
+
+EXPORT int umount2(const char *path, int flags)
+{
+    int ret;
+    REAL(umount2, "umount2");
+
+    ret = real(path, flags);
+    if (strikes(RULE_UNMOUNT)) {
+        kill(getpid(), SIGSTOP);
+    }
+    return ret;
 }
 
 /* ---- io_uring ---- */
