@@ -329,12 +329,15 @@ static bool coroutine_fn luks_co_format_request(
 {
     bool ok;
 
+    /* Whoever drains both nodes comes before both requests, or after them. */
+    bdrv_graph_co_lock();
     if (data) {
         blk_co_begin_request(data);
     }
     if (header) {
         blk_co_begin_request(header);
     }
+    bdrv_graph_unlock();
     ok = luks_co_format(o, crypto, header ? header : data, data, errp);
     if (header) {
         blk_end_request(header);
