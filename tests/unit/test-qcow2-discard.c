@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "block/qcow2.h"
 #include "block/snapshot.h"
 #include "tests/unit/block-test.h"
 #include "tests/unit/image-tools.h"
@@ -139,6 +140,40 @@ static void coroutine_fn co_test(void *opaque)
     image_test_run("rm -r %s", dir);
 }
 
+/* What writes give up is not remembered without limit until a flush. */
+static void coroutine_fn co_test_limit(void *opaque)
+{
+    g_autofree char *dir = image_test_folder("qsd-discard");
+    g_autofree char *path = g_build_filename(dir, "image", NULL);
+    g_autofree char *json = g_strdup_printf(
+        "{'driver': 'qcow2', 'node-name': 'q', "
+        "'file': {'driver': 'file', 'filename': '%s'}}", path);
+    g_autofree uint8_t *buf = g_malloc0(1 << 20);
+    BlockDriverState *bs;
+    BDRVQcow2State *s;
+    BlockBackend *blk;
+    QEMUIOVector qiov;
+
+    image_test_run("qemu-img create -q -f qcow2 -o cluster_size=512,"
+                   "preallocation=metadata %s 36M", path);
+    image_test_run("qemu-img snapshot -c s %s", path);
+    bs = block_test_co_open(json);
+    s = bs->opaque;
+    blk = block_test_co_attach(bs, "user", BLK_PERM_ALL, BLK_PERM_ALL);
+    qemu_iovec_init_buf(&qiov, buf, 1 << 20);
+    for (int64_t i = 0; i < 36; i++) {
+        blk_co_begin_request(blk);
+        g_assert_cmpint(blk_co_pwritev(blk, i << 20, &qiov, 0), ==, 0);
+        blk_end_request(blk);
+        g_assert_cmpuint(__atomic_load_n(&s->n_pending, __ATOMIC_RELAXED), <=,
+                         65536);
+    }
+    blk_co_free(blk);
+    block_test_co_close(bs);
+    image_test_run("qemu-img check -q -f qcow2 %s", path);
+    image_test_run("rm -r %s", dir);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -148,5 +183,6 @@ int main(int argc, char **argv)
 
         block_test_add(name, co_test, (void *)&cases[i]);
     }
+    block_test_add("/qcow2/discard/limit", co_test_limit, NULL);
     return g_test_run();
 }
