@@ -252,13 +252,14 @@ static int need_of(const BDRVQcow2State *s, Alloc *a, unsigned i)
 }
 
 /* Find out how many clusters need the same; cuts the write to these. */
-static int find_run(const BDRVQcow2State *s, Alloc *a)
+static int find_run(BlockDriverState *bs, Alloc *a)
 {
+    BDRVQcow2State *s = bs->opaque;
     int first = need_of(s, a, 0);
     unsigned i;
 
     if (first < 0) {
-        return first;
+        return qcow2_entry_is_broken(bs, a->first, a->old);
     }
     a->need = first;
     for (i = 1; i < a->n; i++) {
@@ -442,7 +443,7 @@ static int coroutine_fn co_alloc_reserved(BlockDriverState *bs, Alloc *a,
     int ret = qcow2_co_read_entries(bs, a->first, a->n, a->old);
 
     if (ret >= 0) {
-        ret = find_run(s, a);
+        ret = find_run(bs, a);
     }
     if (ret < 0 || a->need == NOTHING) {
         a->end = a->offset;

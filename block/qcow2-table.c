@@ -295,8 +295,8 @@ int qcow2_entry_type(const BDRVQcow2State *s, const uint64_t *entry,
     return host ? QCOW2_UNALLOCATED_ALLOC : QCOW2_UNALLOCATED;
 }
 
-static int entry_is_broken(BlockDriverState *bs, int64_t offset,
-                           const uint64_t *entry)
+int qcow2_entry_is_broken(BlockDriverState *bs, int64_t offset,
+                          const uint64_t *entry)
 {
     BDRVQcow2State *s = bs->opaque;
     bool own;
@@ -413,7 +413,7 @@ int coroutine_fn qcow2_co_extent(BlockDriverState *bs, int64_t offset,
     }
     type = qcow2_entry_type(s, entries, in_cluster >> s->subcluster_bits);
     if (__builtin_expect(type < 0, 0)) {
-        return entry_is_broken(bs, offset, entries);
+        return qcow2_entry_is_broken(bs, offset, entries);
     }
     ext->type = type;
     /* What a snapshot's table says is not ours alone, whatever its flags. */

@@ -349,6 +349,10 @@ int coroutine_fn qcow2_co_read_entries(BlockDriverState *bs, int64_t offset,
 int qcow2_entry_type(const BDRVQcow2State *s, const uint64_t *entry,
                      unsigned sc);
 
+/* Signals what is wrong with the entry of guest @offset; -EIO. */
+int qcow2_entry_is_broken(BlockDriverState *bs, int64_t offset,
+                          const uint64_t *entry);
+
 /*
  * Before guest @offset's mapping changes: make sure that it has an L2 table of
  * its own, and with lazy refcounts that the file says so.

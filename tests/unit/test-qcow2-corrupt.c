@@ -46,6 +46,9 @@ static const Case cases[] = {
       "Data cluster offset N unaligned (L2 offset: N, L2 index: 0)" },
     { "extended/both", "extended_l2=on", .bits = UINT64_C(0xf) << 32,
       .message = "Invalid cluster entry found (L2 offset: N, L2 index: 0)" },
+    /* What begins in the third, unallocated, meets the broken fourth. */
+    { "extended/later", "extended_l2=on", .bits = UINT64_C(0xa) << 32 | 4,
+      .message = "Invalid cluster entry found (L2 offset: N, L2 index: 0)" },
     { "compressed/data-file", "data_file=ext", .l2 = QCOW2_OFLAG_COMPRESSED,
       .message = "Compressed cluster entry found in image with external data "
       "file (L2 offset: N, L2 index: 0)" },
