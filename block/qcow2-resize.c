@@ -349,8 +349,9 @@ static void coroutine_fn co_drop_tables(BlockDriverState *bs, int64_t size)
             continue;
         }
         qcow2_set_l1_entry(s, i, 0);
-        if (!qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2, table, s->cluster_size)) {
-            qcow2_metamap_set(s, table, s->cluster_size, 0);
+        /* It may be a snapshot's as well. */
+        if (!qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2 | QCOW2_OL_INACTIVE_L2,
+                            table, s->cluster_size)) {
             qcow2_give_up(s, table, s->cluster_size, QCOW2_DISCARD_ALWAYS);
         }
     }

@@ -63,6 +63,14 @@ static int broken(BlockDriverState *bs, const char *what, uint64_t offset,
     return -EIO;
 }
 
+/* Data, which a broken image may have where live metadata is. */
+static int coroutine_fn co_data_range(Walk *w, uint64_t offset,
+                                      uint64_t bytes)
+{
+    return qcow2_overlaps(w->bs, 0, offset, bytes)
+           ? -EIO : co_range(w, offset, bytes);
+}
+
 /* The data clusters of one L2 table, in runs. */
 static int coroutine_fn co_walk_l2(Walk *w, uint64_t l2_offset,
                                    const uint64_t *l2)
@@ -77,7 +85,7 @@ static int coroutine_fn co_walk_l2(Walk *w, uint64_t l2_offset,
 
         if (entry & QCOW2_OFLAG_COMPRESSED) {
             qcow2_compressed_range(s, entry, &offset, &bytes);
-            ret = co_range(w, offset, bytes);
+            ret = co_data_range(w, offset, bytes);
             if (ret < 0) {
                 return ret;
             }
@@ -94,14 +102,14 @@ static int coroutine_fn co_walk_l2(Walk *w, uint64_t l2_offset,
             run_bytes += s->cluster_size;
             continue;
         }
-        ret = co_range(w, run, run_bytes);
+        ret = co_data_range(w, run, run_bytes);
         if (ret < 0) {
             return ret;
         }
         run = offset;
         run_bytes = s->cluster_size;
     }
-    return co_range(w, run, run_bytes);
+    return co_data_range(w, run, run_bytes);
 }
 
 static int coroutine_fn co_walk_l1(Walk *w, const uint64_t *l1, uint32_t n)
@@ -118,6 +126,10 @@ static int coroutine_fn co_walk_l1(Walk *w, const uint64_t *l1, uint32_t n)
         }
         if (qcow2_in_cluster(s, offset)) {
             return broken(w->bs, "L2 table", offset, s->l1_table_offset);
+        }
+        if (qcow2_overlaps(w->bs, QCOW2_OL_ACTIVE_L2 | QCOW2_OL_INACTIVE_L2,
+                           offset, s->cluster_size)) {
+            return -EIO;
         }
         ret = bdrv_co_pread(w->bs->file, offset, s->cluster_size, l2, 0);
         if (ret >= 0) {

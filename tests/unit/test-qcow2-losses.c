@@ -275,9 +275,26 @@ static uint64_t find_victim(const TestImage *file, Victim what)
 
 /*
  * Live metadata is free, says its refcount; or guest cluster 1 has it as data,
- * which are given up (@data).  Either way it stays what it is.
+ * which the guest gives up, or a snapshot.  In any case it stays what it is.
  */
-static void coroutine_fn co_hand_out_metadata(Victim what, bool data,
+typedef enum { UNCOUNTED, DISCARDED, IN_SNAPSHOT } How;
+
+static void coroutine_fn co_give_up(Image *im, How how)
+{
+    Error *err = NULL;
+
+    if (how == IN_SNAPSHOT) {
+        g_assert_false(bdrv_co_snapshot_delete(im->bs, NULL, "s", &err));
+        error_free(err);
+    } else if (how == DISCARDED) {
+        co_discard(im, 65536, 65536);
+        blk_co_begin_request(im->blk);
+        g_assert_cmpint(blk_co_flush(im->blk), ==, -EIO);
+        blk_end_request(im->blk);
+    }
+}
+
+static void coroutine_fn co_hand_out_metadata(Victim what, How how,
                                               const char *more)
 {
     g_autofree char *before = NULL, *after = NULL;
@@ -287,10 +304,13 @@ static void coroutine_fn co_hand_out_metadata(Victim what, bool data,
 
     image_init(&im, "cluster_size=64k", false);
     image_test_run("qemu-io -f qcow2 -c 'write -q 0 64k' %s", im.path);
+    if (how == IN_SNAPSHOT) {
+        image_test_run("qemu-img snapshot -c s %s", im.path);
+    }
     test_image_load(&file, im.path);
     l2 = find_victim(&file, L2_TABLE);
     victim = find_victim(&file, what);
-    if (data) {
+    if (how != UNCOUNTED) {
         test_image_set(&file, l2 + 8, victim | (victim ? QCOW2_OFLAG_COPIED
                                                 : QCOW2_OFLAG_COMPRESSED));
     } else {
@@ -301,12 +321,7 @@ static void coroutine_fn co_hand_out_metadata(Victim what, bool data,
     before = read_cluster(&im, victim, 65536);
 
     co_open(&im, more, NULL);
-    if (data) {
-        co_discard(&im, 65536, 65536);
-        blk_co_begin_request(im.blk);
-        g_assert_cmpint(blk_co_flush(im.blk), ==, -EIO);
-        blk_end_request(im.blk);
-    }
+    co_give_up(&im, how);
     g_assert_cmpint(co_try_write(&im, MIB, 65536, 0xee), ==, -EIO);
     co_close(&im);
     after = read_cluster(&im, victim, 65536);
@@ -320,9 +335,12 @@ static void coroutine_fn co_hand_out_metadata(Victim what, bool data,
 static void coroutine_fn test_live_metadata(void *opaque)
 {
     for (Victim what = L1_TABLE; what <= HEADER; what++) {
-        co_hand_out_metadata(what, false, "");
-        co_hand_out_metadata(what, true, "");
-        co_hand_out_metadata(what, true, ", 'discard-no-unref': true");
+        co_hand_out_metadata(what, UNCOUNTED, "");
+        co_hand_out_metadata(what, DISCARDED, "");
+        co_hand_out_metadata(what, DISCARDED, ", 'discard-no-unref': true");
+        if (what != HEADER) {
+            co_hand_out_metadata(what, IN_SNAPSHOT, "");
+        }
     }
 }
 
