@@ -463,7 +463,9 @@ bool qcow2_can_store_bitmap(BlockDriverState *bs, const char *name,
         }
     }
     bytes += sizeof(Qcow2BitmapDirEntry) + strlen(name) + 7;
-    if (s->version < 3) {
+    if (__atomic_load_n(&s->corrupt, __ATOMIC_RELAXED)) {
+        error_setg(errp, "The image is corrupt");
+    } else if (s->version < 3) {
         error_setg(errp, "Cannot store dirty bitmaps in qcow2 v2 files");
     } else if (bs->read_only) {
         error_setg(errp, "The image is read-only");

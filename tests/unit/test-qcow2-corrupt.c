@@ -195,6 +195,9 @@ static void coroutine_fn co_changes(void)
     g_assert_cmpint(blk_co_truncate(user, 128 * INTACT, PREALLOC_MODE_OFF, 0,
                                     &err), ==, -EIO);
     node_test_assert_error(err, "The image is corrupt");
+    err = NULL;
+    g_assert_false(node->drv->bdrv_can_store_bitmap(node, "b", 65536, &err));
+    node_test_assert_error(err, "The image is corrupt");
 }
 
 static void coroutine_fn co_test(void *opaque)
