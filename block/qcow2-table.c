@@ -17,7 +17,7 @@
 #define EXTENT_ENTRIES 32
 
 /* Write back when writes have given up so many clusters: bounds the list. */
-#define PENDING_MAX 65536
+#define LINK_PENDING_MAX 65536
 
 static int64_t l1_index(const BDRVQcow2State *s, int64_t offset)
 {
@@ -243,7 +243,7 @@ int coroutine_fn qcow2_co_link(BlockDriverState *bs, int64_t offset,
     }
     co_mutex_unlock(&s->lock);
     qcow2_cache_put(s->l2_cache, slice);
-    if (__atomic_load_n(&s->n_pending, __ATOMIC_RELAXED) > PENDING_MAX) {
+    if (__atomic_load_n(&s->n_pending, __ATOMIC_RELAXED) > LINK_PENDING_MAX) {
         /* All is mapped: what can't be written now, the next flush reports. */
         qcow2_co_writeback(bs);
     }
