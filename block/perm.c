@@ -93,10 +93,43 @@ static char *describe_user(const BdrvChild *c)
                            c->bs->node_name, c->name);
 }
 
+/*
+ * Does one user need what another one does not share?  Counted rather than
+ * compared in pairs, as a node may have thousands of users.
+ */
+static bool has_conflict(const BlockDriverState *bs)
+{
+    uint64_t n_needing[G_N_ELEMENTS(perm_name)] = { 0 };
+    uint64_t n_keeping[G_N_ELEMENTS(perm_name)] = { 0 };
+    uint64_t n_both[G_N_ELEMENTS(perm_name)] = { 0 };
+    const BdrvChild *c;
+
+    TAILQ_FOREACH(c, &bs->parents, next_parent) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(perm_name); i++) {
+            unsigned needs = c->new_perm >> i & 1;
+            unsigned keeps = ~c->new_shared >> i & 1;
+
+            n_needing[i] += needs;
+            n_keeping[i] += keeps;
+            n_both[i] += needs & keeps;
+        }
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(perm_name); i++) {
+        /* All pairs but of a user with himself. */
+        if (n_needing[i] * n_keeping[i] > n_both[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool check_conflicts(BlockDriverState *bs, Error **errp)
 {
     BdrvChild *keeper, *user;
 
+    if (!has_conflict(bs)) {
+        return true;
+    }
     TAILQ_FOREACH(keeper, &bs->parents, next_parent) {
         TAILQ_FOREACH(user, &bs->parents, next_parent) {
             uint64_t conflict = user->new_perm & ~keeper->new_shared;

@@ -14,6 +14,8 @@
 #include <unistd.h>
 #include "block/block.h"
 #include "block/export/export.h"
+#include "block/export/fuse-mounter.h"
+#include "block/export/fuse.h"
 #include "block/job.h"
 #include "storage-daemon/chardev.h"
 #include "storage-daemon/daemon.h"
@@ -121,6 +123,7 @@ static void coroutine_fn daemon_co_shutdown(void *opaque)
     object_co_close_all();
     chardev_co_close_all();
     qom_cleanup();
+    fuse_mount_cleanup();
     pidfile_remove();
     state.ended = true;
 }
@@ -287,6 +290,8 @@ static int daemon_run(void)
 
 int main(int argc, char **argv)
 {
+    char *name = argv[0];
+    Error *err = NULL;
     int status;
 
     g_set_prgname("qemu-storage-daemon");
@@ -297,6 +302,12 @@ int main(int argc, char **argv)
     if (state.process.daemonize) {
         chardev_forbid_stdio();
         daemonize_fork();
+    }
+    argv[0] = name;
+    /* As early as can be: the child must have nothing that is the daemon's. */
+    if (!fuse_mounter_start(argv, state.process.daemonize, &err)) {
+        error_prepend(&err, "No exports of type fuse: ");
+        warn_report_err(err);
     }
     status = daemon_run();
     options_cleanup();

@@ -3,7 +3,7 @@
  * What the files of the FUSE export share.
  *
  *   fuse.c        policy: options, set-up, teardown        (main thread)
- *   fuse-mount.c  mounting and ending a connection          (main thread)
+ *   fuse-mount.c  asking the mounter to mount and to end    (main thread)
  *   fuse-ops.c    codec and operations                      (any thread)
  *   fuse-dev.c    transport: read and write on /dev/fuse    (queue's thread)
  *   fuse-uring.c  transport: FUSE over io_uring             (queue's thread)
@@ -29,9 +29,9 @@ typedef struct FuseRingQueue FuseRingQueue;
 typedef struct FuseMount {
     char *path;                 /* absolute: works after a chdir */
     int fd;                     /* /dev/fuse, non-blocking; -1: not mounted */
+    uint32_t number;            /* by which the mounter knows it */
     bool by_fusermount;         /* fusermount3 mounted it, and unmounts it */
     unsigned minor;             /* of st_dev, which names the connection */
-    uint64_t mount_id;          /* as in /proc/self/mountinfo */
 } FuseMount;
 
 typedef struct FuseMountOptions {
@@ -39,13 +39,25 @@ typedef struct FuseMountOptions {
     bool allow_other;
 } FuseMountOptions;
 
+/* All of these ask another process (fuse-mounter.h), with a time limit. */
+
 /*
- * Mount on the regular file @mount->path: by mount(2), or by fusermount3 where
+ * Is @mount->path a regular file, not ours, where one may mount?  @name is the
+ * path as the user gave it, for errors.
+ */
+bool coroutine_fn fuse_mount_co_check(const FuseMount *mount, const char *name,
+                                      Error **errp);
+
+/*
+ * Mount on the regular file @mount->path: directly, or by fusermount3 where
  * that is not permitted.  On failure nothing is mounted and mount->fd is -1.
  */
 bool coroutine_fn fuse_mount_co_mount(FuseMount *mount,
                                       const FuseMountOptions *options,
                                       Error **errp);
+
+/* Look at the file as a client would: 0 if it answers, or -errno. */
+int coroutine_fn fuse_mount_co_probe(const FuseMount *mount);
 
 /*
  * End it: out of the file system tree wherever it still is in there, and the

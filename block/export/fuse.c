@@ -17,14 +17,11 @@
 #include "config-host.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "block/export/fuse-int.h"
 #include "block/export/fuse.h"
-#include "util/thread-pool.h"
 #include "util/trace.h"
 
 /* Entries per ring queue, buffers per /dev/fuse queue. */
@@ -36,9 +33,6 @@
  * cut off; the memory stays until storage has answered.
  */
 #define FUSE_DRAIN_TIMEOUT_NS (5 * 1000000000LL)
-
-/* How long a new export may take to answer its first request. */
-#define FUSE_START_TIMEOUT_NS (10 * 1000000000LL)
 
 /* Canonical mount points of all exports, as keys.  Main thread. */
 static GHashTable *fuse_mountpoints;
@@ -116,100 +110,6 @@ static void fuse_export_ended_bh(void *opaque)
 }
 
 /* ---- checks before set-up ---- */
-
-typedef struct FuseStat {
-    const char *path;
-    struct statx st;
-    int ret;                    /* 0 or -errno */
-} FuseStat;
-
-static int fuse_stat_worker(void *opaque)
-{
-    FuseStat *s = opaque;
-
-    /* The kernel remembers what a dead export once said. */
-    s->ret = statx(AT_FDCWD, s->path, AT_STATX_FORCE_SYNC, STATX_TYPE,
-                   &s->st) < 0 ? -errno : 0;
-    return s->ret;
-}
-
-/*
- * statx(2) in another thread: the path may lead to a file which this very
- * thread serves.
- */
-static int coroutine_fn fuse_co_stat(FuseStat *s)
-{
-    s->ret = -EAGAIN;
-    return thread_pool_co_submit(fuse_stat_worker, s);
-}
-
-/* A look at the file that is not waited for longer than makes sense. */
-typedef struct FuseProbe {
-    FuseStat stat;
-    char *path;
-    CoEvent done;
-    bool abandoned;             /* nobody waits: it frees itself */
-} FuseProbe;
-
-static void fuse_probe_free(FuseProbe *probe)
-{
-    g_free(probe->path);
-    g_free(probe);
-}
-
-static void coroutine_fn fuse_probe_co_run(void *opaque)
-{
-    FuseProbe *probe = opaque;
-
-    fuse_co_stat(&probe->stat);
-    if (probe->abandoned) {
-        fuse_probe_free(probe);
-    } else {
-        co_event_set(&probe->done);
-    }
-}
-
-/* 0 if the file at @path can be looked at in time, or -errno. */
-static int coroutine_fn fuse_co_probe(const char *path)
-{
-    FuseProbe *probe = g_new0(FuseProbe, 1);
-    int ret;
-
-    probe->path = g_strdup(path);
-    probe->stat.path = probe->path;
-    coroutine_enter(coroutine_create(fuse_probe_co_run, probe));
-    if (!co_event_wait(&probe->done, FUSE_START_TIMEOUT_NS)) {
-        probe->abandoned = true;
-        return -ETIMEDOUT;
-    }
-    ret = probe->stat.ret;
-    fuse_probe_free(probe);
-    return ret;
-}
-
-static bool coroutine_fn fuse_co_check_mountpoint(const char *mountpoint,
-                                                  const char *path,
-                                                  Error **errp)
-{
-    FuseStat s = { .path = mountpoint };
-    int ret;
-
-    if (fuse_mountpoints && g_hash_table_contains(fuse_mountpoints, path)) {
-        error_setg(errp, "There already is a FUSE export on '%s'",
-                   mountpoint);
-        return false;
-    }
-    ret = fuse_co_stat(&s);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Failed to stat '%s'", mountpoint);
-        return false;
-    }
-    if (!S_ISREG(s.st.stx_mode)) {
-        error_setg(errp, "'%s' is not a regular file", mountpoint);
-        return false;
-    }
-    return true;
-}
 
 /* off, on or auto, from a boolean or an enum; off by default. */
 static OnOffAuto fuse_uring_option(const BlockExportOptionsFuse *opts)
@@ -411,7 +311,7 @@ static bool coroutine_fn fuse_co_start(FuseExport *exp, Error **errp)
     }
     /* Not every kernel then goes back to /dev/fuse: some leave clients hang. */
     if (!fuse_uring_is_broken(exp)) {
-        ret = fuse_co_probe(exp->mount.path);
+        ret = fuse_mount_co_probe(&exp->mount);
     }
     if (fuse_uring_is_broken(exp)) {
         error_setg(errp, "FUSE over io_uring is not available: the kernel "
@@ -509,6 +409,25 @@ static bool fuse_check_options(const BlockExportOptionsFuse *opts,
     return true;
 }
 
+/* Before the first wait: two exports at once may want it. */
+static bool fuse_reserve_mountpoint(FuseExport *exp, const char *mountpoint,
+                                    Error **errp)
+{
+    g_autofree char *path = g_canonicalize_filename(mountpoint, NULL);
+
+    if (!fuse_mountpoints) {
+        fuse_mountpoints = g_hash_table_new(g_str_hash, g_str_equal);
+    }
+    if (g_hash_table_contains(fuse_mountpoints, path)) {
+        error_setg(errp, "There already is a FUSE export on '%s'",
+                   mountpoint);
+        return false;
+    }
+    exp->mount = (FuseMount) { .path = g_steal_pointer(&path), .fd = -1 };
+    g_hash_table_add(fuse_mountpoints, exp->mount.path);
+    return true;
+}
+
 static void fuse_forget_mountpoint(FuseExport *exp)
 {
     g_hash_table_remove(fuse_mountpoints, exp->mount.path);
@@ -521,22 +440,17 @@ static bool coroutine_fn fuse_co_create(BlockExport *common,
 {
     FuseExport *exp = fuse_export_from(common);
     const BlockExportOptionsFuse *opts = &export_opts->u.fuse;
-    g_autofree char *path = g_canonicalize_filename(opts->mountpoint, NULL);
 
     if (!fuse_check_options(opts, errp)
-        || !fuse_co_check_mountpoint(opts->mountpoint, path, errp)) {
+        || !fuse_reserve_mountpoint(exp, opts->mountpoint, errp)) {
         return false;
     }
-    exp->mount = (FuseMount) { .path = g_steal_pointer(&path), .fd = -1 };
     exp->queue_depth = opts->has_queue_depth ? opts->queue_depth
                                              : FUSE_DEFAULT_QUEUE_DEPTH;
     exp->placement = !opts->has_placement
                      || opts->placement == FUSE_PLACEMENT_ADAPTIVE;
-    if (!fuse_mountpoints) {
-        fuse_mountpoints = g_hash_table_new(g_str_hash, g_str_equal);
-    }
-    g_hash_table_add(fuse_mountpoints, exp->mount.path);
-    if (!fuse_co_bring_up_somehow(exp, export_opts, errp)) {
+    if (!fuse_mount_co_check(&exp->mount, opts->mountpoint, errp)
+        || !fuse_co_bring_up_somehow(exp, export_opts, errp)) {
         fuse_forget_mountpoint(exp);
         return false;
     }

@@ -8,4 +8,7 @@
 /* A FuseExport (block/export/fuse-int.h) embeds its BlockExport. */
 extern const BlockExportDriver blk_exp_fuse;
 
+/* [main] No export is left, nor will be: let the process that mounts go. */
+void fuse_mount_cleanup(void);
+
 #endif /* BLOCK_EXPORT_FUSE_H */

@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,7 +20,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -43,7 +44,6 @@ enum {
     RULE_SHORT,         /* file I/O: arg bytes at most */
     RULE_AGAIN,         /* file I/O: EINTR or EAGAIN, by turns */
     RULE_THREAD,        /* pthread_create(): arg */
-    RULE_UNMOUNT,       /* umount2(): the process stops after it */
     RULE__MAX,
 };
 
@@ -119,6 +119,28 @@ EXPORT int open(const char *path, int flags, ...)
     return fd;
 }
 
+/* The connection's fd is opened by another process, which sends it. */
+EXPORT ssize_t recvmsg(int sock, struct msghdr *msg, int flags)
+{
+    struct cmsghdr *cmsg;
+    struct stat st;
+    ssize_t n;
+    int fd;
+    REAL(recvmsg, "recvmsg");
+
+    n = real(sock, msg, flags);
+    cmsg = n > 0 ? CMSG_FIRSTHDR(msg) : NULL;
+    if (cmsg && cmsg->cmsg_level == SOL_SOCKET
+        && cmsg->cmsg_type == SCM_RIGHTS) {
+        memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+        if (fd >= 0 && fd < MAX_FDS && fstat(fd, &st) == 0) {
+            is_fuse[fd] = S_ISCHR(st.st_mode)
+                          && st.st_rdev == makedev(10, 229);
+        }
+    }
+    return n;
+}
+
 static bool fuse_fd(int fd)
 {
     return fd >= 0 && fd < MAX_FDS && is_fuse[fd];
@@ -175,18 +197,6 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         return -1;
     }
     return real(fd, request, arg);
-}
-
-EXPORT int umount2(const char *path, int flags)
-{
-    int ret;
-    REAL(umount2, "umount2");
-
-    ret = real(path, flags);
-    if (strikes(RULE_UNMOUNT)) {
-        kill(getpid(), SIGSTOP);
-    }
-    return ret;
 }
 
 /* ---- io_uring ---- */

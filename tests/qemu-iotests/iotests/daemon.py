@@ -2,6 +2,7 @@
 """The daemon under test, and a disk image exported as a file."""
 
 import contextlib
+import glob
 import os
 import signal
 import subprocess
@@ -147,6 +148,21 @@ class StorageDaemon:
         with open(path, encoding='utf-8') as stat:
             fields = stat.read().rsplit(')', 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+    @property
+    def mounter(self):
+        """The process id of the daemon's mounter; None if it has ended."""
+        for path in glob.glob('/proc/[0-9]*/stat'):
+            try:
+                with open(path, encoding='utf-8') as stat:
+                    name, fields = stat.read().rsplit(')', 1)
+            except OSError:
+                continue
+            state, parent = fields.split()[:2]
+            if int(parent) == self.process.pid and state != 'Z' and \
+                    name.endswith('(qsd-mounter'):
+                return int(name.split()[0])
+        return None
 
     def fd_count(self):
         return len(os.listdir(f'/proc/{self.process.pid}/fd'))

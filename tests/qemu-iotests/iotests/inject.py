@@ -10,7 +10,7 @@ from .testing import TestFailure, skip
 __all__ = ['Injection']
 
 RULES = ('register', 'commit', 'submit', 'offer', 'dev_read', 'dev_write',
-         'clone', 'short', 'again', 'thread', 'unmount')
+         'clone', 'short', 'again', 'thread')
 RULE = struct.Struct('=IIIII')
 ALWAYS = 0xffffffff
 
