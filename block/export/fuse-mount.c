@@ -139,8 +139,8 @@ static bool fuse_link_open(Error **errp)
         fuse_link.ctx = aio_context_current();
         co_mutex_init(&fuse_link.send_lock);
         LIST_INIT(&fuse_link.calls);
-        aio_set_fd_handler(fuse_link.ctx, fuse_mounter_socket(), fuse_link_readable,
-                           NULL, NULL);
+        aio_set_fd_handler(fuse_link.ctx, fuse_mounter_socket(),
+                           fuse_link_readable, NULL, NULL);
     }
     if (!fuse_link.ctx || fuse_link.gone) {
         error_setg(errp, FUSE_MOUNTER_GONE);
