@@ -17,7 +17,8 @@
  * long one, leaves writes to the engine for some seconds (struct InlineWrites).
  * Large writes are worth spreading over CPUs if several are waiting.
  *
- * Any thread; no locks, no allocation.
+ * Any thread; no allocation, and no lock but a flush's, which is held for a few
+ * instructions.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -335,7 +336,14 @@ int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset,
     return co_finish_rw(s, true, offset, bytes, qiov, n);
 }
 
-/* ---- flush and fallocate ---- */
+/* ---- flush ---- */
+
+/* One that came while another one was under way; on its coroutine's stack. */
+struct FileFlush {
+    Coroutine *co;
+    int ret;
+    STAILQ_ENTRY(FileFlush) next;
+};
 
 static void prep_fdatasync(struct io_uring_sqe *sqe, void *opaque)
 {
@@ -351,15 +359,11 @@ static int fdatasync_call(void *opaque)
     return fdatasync(s->fd) < 0 ? -errno : 0;
 }
 
-int coroutine_fn file_co_flush(BlockDriverState *bs)
+static int coroutine_fn co_fdatasync(FileState *s)
 {
-    FileState *s = bs->opaque;
-    int ret = __atomic_load_n(&s->flush_error, __ATOMIC_RELAXED);
     unsigned tries = 0;
+    int ret;
 
-    if (ret) {
-        return -ret;
-    }
     do {
         ret = use_ring(s) ? aio_co_sqe(prep_fdatasync, s)
                           : file_co_call(false, fdatasync_call, s);
@@ -368,15 +372,80 @@ int coroutine_fn file_co_flush(BlockDriverState *bs)
     if (ret == -EINVAL && S_ISCHR(s->type)) {
         return 0;               /* nothing there to be flushed */
     }
-    if (ret < 0 && !(s->open_flags & O_DIRECT)) {
-        /*
-         * The kernel may have dropped the dirty pages and marks the rest
-         * clean: a later flush would report a success that there was not.
-         */
-        __atomic_store_n(&s->flush_error, -ret, __ATOMIC_RELAXED);
+    return ret;
+}
+
+static void coroutine_fn co_next_flush(void *opaque);
+
+/*
+ * Sync for all who wait now, and for the caller.  For those who come meanwhile
+ * the next begins at once and here: a turn of another thread would be lost time
+ * for everybody.  Only they keep the node alive then.
+ */
+static int coroutine_fn co_sync(FileState *s)
+{
+    FileFlushList sharers = STAILQ_HEAD_INITIALIZER(sharers);
+    FileFlush *flush;
+    int ret;
+
+    pthread_mutex_lock(&s->flush_lock);
+    STAILQ_CONCAT(&sharers, &s->flushes);
+    pthread_mutex_unlock(&s->flush_lock);
+
+    ret = co_fdatasync(s);
+
+    pthread_mutex_lock(&s->flush_lock);
+    if (ret < 0) {
+        s->flush_error = ret;
+        STAILQ_CONCAT(&sharers, &s->flushes);
+    }
+    s->flushing = !STAILQ_EMPTY(&s->flushes);
+    if (s->flushing) {
+        pthread_mutex_unlock(&s->flush_lock);
+        coroutine_enter(coroutine_create(co_next_flush, s));
+    } else {
+        pthread_mutex_unlock(&s->flush_lock);
+    }
+
+    while ((flush = STAILQ_FIRST(&sharers))) {
+        STAILQ_REMOVE_HEAD(&sharers, next);
+        flush->ret = ret;
+        aio_co_wake(flush->co);
     }
     return ret;
 }
+
+static void coroutine_fn co_next_flush(void *opaque)
+{
+    co_sync(opaque);
+}
+
+/*
+ * The kernel tells of data that it could not write out once for each open
+ * file, to whoever asks first, and marks it clean; so only one asks at a time.
+ * Who comes while a sync is under way may have written too late for that one:
+ * all of these share the next.  After an error no flush can succeed any more,
+ * whatever the kernel would say: what is lost stays lost.
+ */
+int coroutine_fn file_co_flush(BlockDriverState *bs)
+{
+    FileState *s = bs->opaque;
+    FileFlush self = { .co = coroutine_self() };
+
+    pthread_mutex_lock(&s->flush_lock);
+    self.ret = s->flush_error;
+    if (self.ret == 0 && s->flushing) {
+        STAILQ_INSERT_TAIL(&s->flushes, &self, next);
+        pthread_mutex_unlock(&s->flush_lock);
+        coroutine_yield();
+        return self.ret;
+    }
+    s->flushing = s->flushing || self.ret == 0;
+    pthread_mutex_unlock(&s->flush_lock);
+    return self.ret < 0 ? self.ret : co_sync(s);
+}
+
+/* ---- fallocate ---- */
 
 typedef struct FallocateCall {
     int fd;

@@ -368,6 +368,8 @@ static bool coroutine_fn file_co_open(BlockDriverState *bs,
     s->can_fallocate = S_ISREG(s->type);
     s->can_discard = S_ISBLK(s->type);
     s->can_seek_hole = S_ISREG(s->type);
+    pthread_mutex_init(&s->flush_lock, NULL);
+    STAILQ_INIT(&s->flushes);
     return true;
 }
 
@@ -383,6 +385,7 @@ static void coroutine_fn file_co_close(BlockDriverState *bs)
         bdrv_close_failed = true;
     }
     s->fd = -1;
+    pthread_mutex_destroy(&s->flush_lock);
 }
 
 static void file_refresh_limits(BlockDriverState *bs)
@@ -491,6 +494,10 @@ static void coroutine_fn file_co_set_perm(BlockDriverState *bs, uint64_t perm,
     if (s->new_fd >= 0) {
         int old_fd = s->fd;
 
+        /* What it would tell of data not written out, the new one may not. */
+        if ((s->open_flags & O_ACCMODE) != O_RDONLY && !bs->cache_no_flush) {
+            file_co_flush(bs);
+        }
         s->fd = s->new_fd;
         s->open_flags = s->new_flags;
         s->new_fd = -1;

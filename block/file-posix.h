@@ -9,10 +9,10 @@
  *   file-posix-alloc.c   length, holes, discard, zeroes, truncate
  *   file-posix-create.c  making a file
  *
- * Threads: requests run in the thread that submits them, and no lock is taken.
- * fd and the open parameters change in the main thread only, with the node
- * drained; what requests themselves learn (a missing capability, a failed
- * flush) is atomic.
+ * Threads: requests run in the thread that submits them; only flushes take a
+ * lock.  fd and the open parameters change in the main thread only, with the
+ * node drained; what requests themselves learn of missing capabilities is
+ * atomic.
  */
 #ifndef BLOCK_FILE_POSIX_H
 #define BLOCK_FILE_POSIX_H
@@ -27,6 +27,9 @@ typedef struct FileLocks {
     uint64_t perm;              /* done by us */
     uint64_t unshared;          /* forbidden to others */
 } FileLocks;
+
+typedef struct FileFlush FileFlush;
+typedef STAILQ_HEAD(FileFlushList, FileFlush) FileFlushList;
 
 typedef struct FileState {
     int fd;
@@ -54,7 +57,10 @@ typedef struct FileState {
     /* Atomic, for queries. */
     uint64_t discards_ok, discards_failed, discarded_bytes;
 
-    int flush_error;            /* atomic; errno of a flush that lost data */
+    pthread_mutex_t flush_lock; /* leaf, over the three below */
+    bool flushing;              /* one flush at a time */
+    FileFlushList flushes;      /* others, which wait for the next one */
+    int flush_error;            /* -errno of one that failed: for ever */
 
     bool locking;
     FileLocks locks;            /* held on fd */

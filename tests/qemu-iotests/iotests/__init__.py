@@ -9,6 +9,7 @@ daemon   StorageDaemon and exported(): a disk image as a file
 host     mounts, loop devices, file systems, fio
 load     writers that check what the daemon has promised
 faults   rounds of faults, as many as a test wants
+lost     storage that loses what was written to it
 mortal   the daemon's death, and what must not be left of it
 inject   faults between the daemon and its libraries
 qcow2    qcow2 images with options, exported and killed
@@ -22,6 +23,7 @@ from .host import *
 from .daemon import *
 from .load import *
 from .faults import *
+from .lost import *
 from .mortal import *
 from .inject import *
 from .qcow2 import *
