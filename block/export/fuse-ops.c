@@ -319,6 +319,8 @@ static int coroutine_fn fuse_op_co_grow(FuseFile *file, int64_t end,
 static int coroutine_fn fuse_op_co_write(FuseFile *file, FuseRequest *req)
 {
     const struct fuse_write_in *in = req->arg;
+    /* O_SYNC contains it.  The kernel sends no FSYNC after such a write. */
+    BdrvRequestFlags flags = in->flags & O_DSYNC ? BDRV_REQ_FUA : 0;
     QEMUIOVector qiov;
     int64_t length;
     size_t size = in->size;
@@ -350,7 +352,7 @@ static int coroutine_fn fuse_op_co_write(FuseFile *file, FuseRequest *req)
     }
     if (size > 0) {
         qemu_iovec_init_buf(&qiov, req->payload, size);
-        ret = blk_co_pwritev(file->blk, in->offset, &qiov, 0);
+        ret = blk_co_pwritev(file->blk, in->offset, &qiov, flags);
         if (ret < 0) {
             return ret;
         }

@@ -55,18 +55,22 @@ class LosingStorage:
         self.filler.unlink()
 
 
-def flush_all(paths, seed, fsync=True):
-    """Clients who write and flush all at once; what each of them was told."""
+def flush_all(paths, seed, how='fsync'):
+    """Clients who write and flush all at once; what each of them was told.
+
+    @how: by fsync, by O_DSYNC, or not (writethrough).
+    """
     told = [None] * len(paths)
     barrier = threading.Barrier(len(paths))
     data = pattern(seed, WRITE)
 
     def client(number):
-        fd = os.open(paths[number], os.O_RDWR)
+        fd = os.open(paths[number],
+                     os.O_RDWR | (os.O_DSYNC if how == 'dsync' else 0))
         try:
             barrier.wait()
             os.pwrite(fd, data, (1 + number) * len(data))
-            if fsync:
+            if how == 'fsync':
                 os.fsync(fd)
             told[number] = 'ok'
         except OSError as err:
@@ -84,7 +88,7 @@ def flush_all(paths, seed, fsync=True):
     return told
 
 
-def rounds_of(qsd, nodes, rounds, writethrough):
+def rounds_of(qsd, nodes, rounds, how):
     """Each on nodes of its own: a node remembers that it lost something.
 
     A client has an export for himself: the kernel lets one fsync at a time
@@ -99,8 +103,8 @@ def rounds_of(qsd, nodes, rounds, writethrough):
         for point in points:
             qsd.cmd('block-export-add', **export_arguments(
                 point, node=nodes[-1]['node-name'], ident=point.name,
-                writethrough=writethrough))
-        told = flush_all(points, number, fsync=not writethrough)
+                writethrough=how == 'writethrough'))
+        told = flush_all(points, number, how)
         if 'ok' in told:
             raise TestFailure(f'round {number}: {told}')
         for point in points:
@@ -110,12 +114,12 @@ def rounds_of(qsd, nodes, rounds, writethrough):
             delete_node(qsd, node['node-name'])
 
 
-def lost_in_rounds(nodes, rounds, writethrough=False, env=None):
+def lost_in_rounds(nodes, rounds, how='fsync', env=None):
     objects, _ = iothread_options(2)
     qsd = StorageDaemon(*objects, env=env)
     qsd.start()
     try:
-        rounds_of(qsd, nodes, rounds, writethrough)
+        rounds_of(qsd, nodes, rounds, how)
         qsd.qmp.close()
         qsd.stop()
     finally:
@@ -148,7 +152,7 @@ def on_device(device, stack):
     return [file_node('file', directory / 'disk.img')]
 
 
-def lost_on(what, rounds, env=None, writethrough=False, **more):
+def lost_on(what, rounds, how='fsync', env=None, **more):
     """@what: host_device, file or qcow2."""
     with contextlib.ExitStack() as stack:
         storage = stack.enter_context(LosingStorage.create())
@@ -163,7 +167,7 @@ def lost_on(what, rounds, env=None, writethrough=False, **more):
                      storage.device, 16 * MIB)
             nodes.append(qcow2_node())
         storage.lose()
-        lost_in_rounds(nodes, rounds, writethrough, env)
+        lost_in_rounds(nodes, rounds, how, env)
 
 
 @contextlib.contextmanager
@@ -195,7 +199,8 @@ def lost_everywhere(rounds):
     for what in ('host_device', 'file', 'qcow2'):
         lost_on(what, rounds)
         lost_on(what, rounds, env=epoll)
-        lost_on(what, rounds, writethrough=True)
+        lost_on(what, rounds, how='writethrough')
+        lost_on(what, rounds, how='dsync')
         log(f'{what}: nobody was told that it is safe')
     lost_on('host_device', rounds, aio='threads')
     log('host_device, aio=threads: nobody was told that it is safe')
