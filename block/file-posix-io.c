@@ -91,6 +91,32 @@ static bool use_ring(const FileState *s)
 
 /* ---- engines ---- */
 
+/* -EAGAIN as well if the kernel had no thread to do it in. */
+static int coroutine_fn co_ring(void (*prep_sqe)(struct io_uring_sqe *sqe,
+                                                 void *opaque),
+                                void *opaque)
+{
+    int ret = aio_co_sqe(prep_sqe, opaque);
+
+    return ret == -ECANCELED ? -EAGAIN : ret;
+}
+
+/* What is no read or write: by the ring if that can, else in the pool. */
+static int coroutine_fn co_engine_call(const FileState *s,
+                                       void (*prep_sqe)(
+                                           struct io_uring_sqe *sqe,
+                                           void *opaque),
+                                       ThreadPoolFunc *func, void *opaque)
+{
+    int ret = use_ring(s) ? co_ring(prep_sqe, opaque) : -EAGAIN;
+
+    for (unsigned tries = 0;
+         (ret == -EINTR || ret == -EAGAIN) && tries < MAX_TRIES; tries++) {
+        ret = file_co_call(false, func, opaque);
+    }
+    return ret;
+}
+
 static void prep_rw(struct io_uring_sqe *sqe, void *opaque)
 {
     FileRw *rw = opaque;
@@ -130,7 +156,7 @@ static ssize_t coroutine_fn co_engine_rw(FileState *s, FileRw *rw)
         n = native_aio_co_rw(rw->fd, rw->is_write, rw->offset, rw->iov,
                              rw->niov, s->max_batch);
     } else if (use_ring(s)) {
-        n = aio_co_sqe(prep_rw, rw);
+        n = co_ring(prep_rw, rw);
     }
     return n == -EAGAIN ? file_co_call(false, rw_call, rw) : n;
 }
@@ -361,13 +387,7 @@ static int fdatasync_call(void *opaque)
 
 static int coroutine_fn co_fdatasync(FileState *s)
 {
-    unsigned tries = 0;
-    int ret;
-
-    do {
-        ret = use_ring(s) ? aio_co_sqe(prep_fdatasync, s)
-                          : file_co_call(false, fdatasync_call, s);
-    } while ((ret == -EINTR || ret == -EAGAIN) && ++tries < MAX_TRIES);
+    int ret = co_engine_call(s, prep_fdatasync, fdatasync_call, s);
 
     if (ret == -EINVAL && S_ISCHR(s->type)) {
         return 0;               /* nothing there to be flushed */
@@ -475,12 +495,7 @@ int coroutine_fn file_co_fallocate(FileState *s, int mode, int64_t offset,
     FallocateCall call = {
         .fd = s->fd, .mode = mode, .offset = offset, .bytes = bytes,
     };
-    unsigned tries = 0;
-    int ret;
+    int ret = co_engine_call(s, prep_fallocate, fallocate_call, &call);
 
-    do {
-        ret = use_ring(s) ? aio_co_sqe(prep_fallocate, &call)
-                          : file_co_call(false, fallocate_call, &call);
-    } while ((ret == -EINTR || ret == -EAGAIN) && ++tries < MAX_TRIES);
     return ret == -ENOSYS || ret == -ENODEV ? -ENOTSUP : ret;
 }
