@@ -395,9 +395,11 @@ static void coroutine_fn blklogwrites_co_close(BlockDriverState *bs)
         int flush = bdrv_co_flush(s->log->bs);
 
         if (ret < 0 || flush < 0) {
-            error_report("Could not write the log of node '%s' on closing: %s",
-                         bs->node_name, g_strerror(-MIN(ret, flush)));
-            bdrv_close_failed = true;
+            Error *err = NULL;
+
+            error_setg_errno(&err, -MIN(ret, flush), "Could not write the log "
+                             "of node '%s' on closing", bs->node_name);
+            bdrv_report_loss(bs, err);
         }
     }
     state_deinit(s);

@@ -297,6 +297,7 @@ struct BlockDriverState {
     bool opened;                        /* the driver has something to close */
     bool monitor_owned;
     bool implicit;                      /* named by the core: '#block123' */
+    bool loss_told;                     /* blockdev-del said what it costs */
     int drain_count;                    /* own, plus that of each child */
     TAILQ_HEAD(, BdrvChild) children, parents;  /* newest parent first */
     TAILQ_ENTRY(BlockDriverState) next;         /* all nodes, newest first */
@@ -536,6 +537,12 @@ void bdrv_drained_end(BlockDriverState *bs);
 
 void bdrv_drain_attach(BdrvChild *child);       /* the edge was just added */
 void bdrv_drain_detach(BdrvChild *child);       /* it is about to go */
+
+/*
+ * [main thread] Data of @bs did not reach its file as it was closed: tell by
+ * stderr, by event and, in the end, by exit status.  Takes @err.
+ */
+void bdrv_report_loss(BlockDriverState *bs, Error *err);
 
 /* block/block-backend.c: what the graph needs to know of a user. */
 const char *blk_name(const BlockBackend *blk);

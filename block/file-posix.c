@@ -380,9 +380,11 @@ static void coroutine_fn file_co_close(BlockDriverState *bs)
 
     /* The first to notice that data was lost, on network file systems. */
     if (ret < 0 && !bs->read_only) {
-        error_report("Could not close '%s' of node '%s': %s", bs->filename,
-                     bs->node_name, strerror(-ret));
-        bdrv_close_failed = true;
+        Error *err = NULL;
+
+        error_setg_errno(&err, -ret, "Could not close '%s' of node '%s'",
+                         bs->filename, bs->node_name);
+        bdrv_report_loss(bs, err);
     }
     s->fd = -1;
     pthread_mutex_destroy(&s->flush_lock);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include "block/accounting.h"
 #include "block/dirty-bitmap.h"
+#include "qapi/event.h"
 #include "util/ident.h"
 
 BdrvNodeList bdrv_all_nodes = TAILQ_HEAD_INITIALIZER(bdrv_all_nodes);
@@ -513,6 +514,20 @@ BlockDriverState *coroutine_fn bdrv_co_open(const BlockdevOptions *options,
 
 bool bdrv_close_failed;
 
+void bdrv_report_loss(BlockDriverState *bs, Error *err)
+{
+    bdrv_close_failed = true;
+    qapi_event_send(QAPI_EVENT_BLOCK_IO_ERROR, &(QapiEventBlockIoError) {
+        .qom_path = (char *)"",
+        .device = (char *)"",
+        .node_name = bs->implicit ? NULL : bs->node_name,
+        .operation = IO_OPERATION_TYPE_WRITE,
+        .action = BLOCK_ERROR_ACTION_REPORT,
+        .reason = (char *)error_get_pretty(err),
+    });
+    error_report_err(err);
+}
+
 void bdrv_ref(BlockDriverState *bs)
 {
     bs->refcnt++;
@@ -529,9 +544,11 @@ void coroutine_fn bdrv_co_unref_locked(BlockDriverState *bs)
         int ret = bdrv_co_flush(bs);
 
         if (ret < 0) {
-            error_report("Could not flush node '%s' on closing: %s",
-                         bs->node_name, strerror(-ret));
-            bdrv_close_failed = true;
+            Error *err = NULL;
+
+            error_setg_errno(&err, -ret, "Could not flush node '%s' on "
+                             "closing", bs->node_name);
+            bdrv_report_loss(bs, err);
         }
     }
     node_co_close(bs);

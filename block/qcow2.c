@@ -307,8 +307,7 @@ static void coroutine_fn co_store_bitmaps(BlockDriverState *bs)
     if (!qcow2_co_store_bitmaps(bs, &err)) {
         error_prepend(&err, "Lost persistent bitmaps of node '%s': ",
                       bs->node_name);
-        error_report_err(err);
-        bdrv_close_failed = true;
+        bdrv_report_loss(bs, err);
     }
 }
 
@@ -321,9 +320,11 @@ static void coroutine_fn co_write_everything(BlockDriverState *bs)
         ret = qcow2_co_set_incompatible(bs, 0, QCOW2_INCOMPAT_DIRTY);
     }
     if (ret < 0) {
-        error_report("Could not write the metadata of node '%s' on closing: "
-                     "%s", bs->node_name, strerror(-ret));
-        bdrv_close_failed = true;
+        Error *err = NULL;
+
+        error_setg_errno(&err, -ret, "Could not write the metadata of node "
+                         "'%s' on closing", bs->node_name);
+        bdrv_report_loss(bs, err);
     }
 }
 

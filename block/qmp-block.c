@@ -38,42 +38,62 @@ static BlockDriverState *overlay_of(BlockDriverState *bs)
     return NULL;
 }
 
-static bool coroutine_fn co_blockdev_del_locked(const char *node_name,
-                                                Error **errp)
+/* The node, if nobody needs it. */
+static BlockDriverState *find_unused(const char *node_name, Error **errp)
 {
     BlockDriverState *bs = bdrv_find_node(node_name), *overlay;
 
     if (!bs) {
         error_setg(errp, "Failed to find node with node-name='%s'", node_name);
-        return false;
+        return NULL;
     }
     if (has_user(bs)) {
         error_setg(errp, "Node %s is in use", node_name);
-        return false;
+        return NULL;
     }
     overlay = overlay_of(bs);
     if (overlay) {
         error_setg(errp, "Node '%s' is busy: node is used as backing hd of "
                    "'%s'", node_name, overlay->node_name);
-        return false;
+        return NULL;
     }
     if (!bs->monitor_owned) {
         error_setg(errp, "Node %s is not owned by the monitor", node_name);
-        return false;
+        return NULL;
     }
     if (bs->refcnt > 1) {
         error_setg(errp, "Block device %s is in use", node_name);
-        return false;
+        return NULL;
     }
-    bs->monitor_owned = false;
-    bdrv_co_unref_locked(bs);
-    return true;
+    return bs;
+}
+
+/* Can all be written out?  The first time it matters, then it is given up. */
+static bool coroutine_fn co_flush_unless_given_up(BlockDriverState *bs,
+                                                  Error **errp)
+{
+    int ret = bs->read_only || bs->loss_told ? 0 : bdrv_co_flush(bs);
+
+    if (ret < 0) {
+        bs->loss_told = true;
+        error_setg_errno(errp, -ret, "Could not write out the data of node "
+                         "'%s', which is lost if the node is deleted again",
+                         bs->node_name);
+    }
+    return ret >= 0;
 }
 
 void coroutine_fn qmp_blockdev_del(const QmpBlockdevDelArg *arg, Error **errp)
 {
+    BlockDriverState *bs;
+
     bdrv_graph_co_lock();
-    co_blockdev_del_locked(arg->node_name, errp);
+    bs = find_unused(arg->node_name, errp);
+    if (bs && co_flush_unless_given_up(bs, errp)
+        && find_unused(arg->node_name, errp)) {
+        bs->monitor_owned = false;
+        bdrv_co_unref_locked(bs);
+    }
     bdrv_graph_unlock();
 }
 

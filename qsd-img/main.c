@@ -220,7 +220,7 @@ static void coroutine_fn co_main(void *opaque)
     state.status = co_add_objects() ? state.command->co_run(&state.args)
                                     : state.command->failed;
     bdrv_co_close_all();
-    if (bdrv_close_failed && state.status == EXIT_SUCCESS) {
+    if (bdrv_close_failed) {
         state.status = state.command->failed;
     }
     state.ended = true;

@@ -285,7 +285,7 @@ static int daemon_run(void)
     aio_bh_delete(state.shutdown_bh);
     aio_context_free(ctx);
     coroutine_pool_drain();
-    return state.status;
+    return bdrv_close_failed ? EXIT_FAILURE : state.status;
 }
 
 int main(int argc, char **argv)

@@ -9,7 +9,7 @@ import os
 import threading
 
 from .daemon import StorageDaemon, export_option, iothread_options
-from .env import BLOCKDEV_AIO, TEST_DIR, TRANSPORT
+from .env import BLOCKDEV_AIO, HAS_IO_URING, TEST_DIR, TRANSPORT
 from .faults import export_arguments
 from .host import loop_device, make_image, mounted
 from .process import qemu_img, require_programs, run
@@ -121,7 +121,7 @@ def lost_in_rounds(nodes, rounds, how='fsync', env=None):
     try:
         rounds_of(qsd, nodes, rounds, how)
         qsd.qmp.close()
-        qsd.stop()
+        qsd.stop(status=1 if HAS_IO_URING else 0)
     finally:
         qsd.kill()
 
