@@ -148,6 +148,54 @@ int coroutine_fn qcow2_co_get_slice(BlockDriverState *bs, int64_t offset,
     return co_pin(bs, slice_offset(s, table, offset), slice);
 }
 
+/* @words words, on disk as they are, of the slice at @at through the cache. */
+static int coroutine_fn co_read_cached(BlockDriverState *bs, uint64_t at,
+                                       unsigned first, unsigned words,
+                                       uint64_t *out)
+{
+    BDRVQcow2State *s = bs->opaque;
+    Qcow2CacheEntry *slice;
+    int ret = qcow2_cache_co_get(s->l2_cache, bs->file, at, false, &slice);
+
+    if (ret < 0) {
+        return ret;
+    }
+    /* Pinned, not locked: an entry of two words may be changing. */
+    while (!qcow2_cache_peek(s->l2_cache, at, first * 8, words, out)) {
+        g_thread_yield();
+    }
+    qcow2_cache_put(s->l2_cache, slice);
+    return 0;
+}
+
+/*
+ * The same if all slices are dirty.  Where they cannot be written (the disk is
+ * full), the words come from the file: what is not cached is there as it is,
+ * and write-back, which alone writes tables, is kept out meanwhile.
+ */
+static int coroutine_fn co_read_crowded(BlockDriverState *bs, uint64_t at,
+                                        unsigned first, unsigned words,
+                                        uint64_t *out)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int ret;
+
+    do {
+        if (qcow2_co_writeback(bs) >= 0) {
+            ret = co_read_cached(bs, at, first, words, out);
+        } else {
+            co_mutex_lock(&s->wb_lock);
+            ret = co_read_cached(bs, at, first, words, out);
+            if (ret == -EBUSY) {
+                ret = bdrv_co_pread(bs->file, at + first * 8, words * 8, out,
+                                    0);
+            }
+            co_mutex_unlock(&s->wb_lock);
+        }
+    } while (ret == -EBUSY);
+    return MIN(ret, 0);
+}
+
 static int coroutine_fn co_read_table(BlockDriverState *bs, uint64_t table,
                                       int64_t offset, unsigned n,
                                       uint64_t *entries)
@@ -159,18 +207,14 @@ static int coroutine_fn co_read_table(BlockDriverState *bs, uint64_t table,
 
     if (__builtin_expect(!qcow2_cache_peek(s->l2_cache, at, first * 8, words,
                                            entries), 0)) {
-        Qcow2CacheEntry *slice;
-        int ret = co_pin(bs, at, &slice);
+        int ret = co_read_cached(bs, at, first, words, entries);
 
+        if (ret == -EBUSY) {
+            ret = co_read_crowded(bs, at, first, words, entries);
+        }
         if (ret < 0) {
             return ret;
         }
-        /* Pinned, not locked: an entry of two words may be changing. */
-        while (!qcow2_cache_peek(s->l2_cache, at, first * 8, words,
-                                 entries)) {
-            g_thread_yield();
-        }
-        qcow2_cache_put(s->l2_cache, slice);
     }
     for (unsigned i = 0; i < words; i++) {
         entries[i] = GUINT64_FROM_BE(entries[i]);
