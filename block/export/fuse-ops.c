@@ -294,26 +294,62 @@ static int coroutine_fn fuse_op_co_read(FuseFile *file, FuseRequest *req)
     return ret < 0 ? ret : qiov.size;
 }
 
-/* Make the file at least @end bytes long; no writer may shrink it meanwhile. */
-static int coroutine_fn fuse_op_co_grow(FuseFile *file, int64_t end,
-                                        PreallocMode prealloc)
-{
-    int64_t length;
-    int ret = 0;
+/* ---- growing ---- */
 
+/*
+ * Make a file of @length bytes at least @end bytes long, and return how long it
+ * is then (which some formats round up); what is new reads as zeroes.
+ * attr_lock is held until all is done that needs the length: undoing it must
+ * take nothing from other clients.
+ */
+static int64_t coroutine_fn fuse_op_co_grow(FuseFile *file, int64_t length,
+                                            int64_t end, PreallocMode prealloc)
+{
+    int ret;
+
+    if (length < 0 || length >= end) {
+        return length;
+    }
     if (end > BDRV_MAX_LENGTH) {
         return -EFBIG;
     }
+    ret = blk_co_truncate(file->blk, end, prealloc, BDRV_REQ_ZERO_WRITE,
+                          NULL);
+    return ret < 0 ? ret : fuse_op_co_length(file);
+}
+
+/*
+ * What the file grew for, from @length to @grown bytes, has failed: clients
+ * must find it as it was.
+ */
+static void coroutine_fn fuse_op_co_shrink_back(FuseFile *file, int64_t length,
+                                                int64_t grown)
+{
+    if (grown > length && fuse_op_co_length(file) == grown) {
+        blk_co_truncate(file->blk, length, PREALLOC_MODE_OFF, 0, NULL);
+    }
+}
+
+/* ---- writing ---- */
+
+static int coroutine_fn fuse_op_co_append(FuseFile *file, int64_t offset,
+                                          QEMUIOVector *qiov,
+                                          BdrvRequestFlags flags)
+{
+    int64_t length, grown, ret;
+
     co_mutex_lock(&file->attr_lock);
     length = fuse_op_co_length(file);
-    if (length < 0) {
-        ret = length;
-    } else if (length < end) {
-        ret = blk_co_truncate(file->blk, end, prealloc, BDRV_REQ_ZERO_WRITE,
-                              NULL);
+    ret = grown = fuse_op_co_grow(file, length, offset + qiov->size,
+                                  PREALLOC_MODE_OFF);
+    if (grown >= 0) {
+        ret = blk_co_pwritev(file->blk, offset, qiov, flags);
+        if (ret < 0) {
+            fuse_op_co_shrink_back(file, length, grown);
+        }
     }
     co_mutex_unlock(&file->attr_lock);
-    return ret;
+    return MIN(ret, 0);
 }
 
 static int coroutine_fn fuse_op_co_write(FuseFile *file, FuseRequest *req)
@@ -322,9 +358,9 @@ static int coroutine_fn fuse_op_co_write(FuseFile *file, FuseRequest *req)
     /* O_SYNC contains it.  The kernel sends no FSYNC after such a write. */
     BdrvRequestFlags flags = in->flags & O_DSYNC ? BDRV_REQ_FUA : 0;
     QEMUIOVector qiov;
-    int64_t length;
+    int64_t length, room;
     size_t size = in->size;
-    int ret;
+    int ret = 0;
 
     if (!file->writable) {
         return -EACCES;
@@ -332,27 +368,23 @@ static int coroutine_fn fuse_op_co_write(FuseFile *file, FuseRequest *req)
     if (in->offset > BDRV_MAX_LENGTH || size > req->payload_len) {
         return -EINVAL;
     }
-    /* Both are below 2^62, so that the sum does not overflow. */
     length = blk_getlength(file->blk);
     if (length < 0) {
         return length;
     }
-    if ((int64_t)in->offset + size > length) {
-        if (file->growable) {
-            ret = fuse_op_co_grow(file, in->offset + size,
-                                  PREALLOC_MODE_OFF);
-            if (ret < 0) {
-                return ret;
-            }
-        } else if (in->offset >= length && size > 0) {
-            return -ENOSPC;     /* as a block device says at its end */
-        } else {
-            size = length - in->offset;
-        }
+    room = length - (int64_t)in->offset;
+    if (room <= 0 && size > 0 && !file->growable) {
+        return -ENOSPC;         /* as a block device says at its end */
     }
+    if ((int64_t)size > room && !file->growable) {
+        size = MAX(room, 0);
+    }
+    /* Writing nothing does nothing, wherever it is. */
     if (size > 0) {
         qemu_iovec_init_buf(&qiov, req->payload, size);
-        ret = blk_co_pwritev(file->blk, in->offset, &qiov, flags);
+        ret = (int64_t)size > room
+              ? fuse_op_co_append(file, in->offset, &qiov, flags)
+              : blk_co_pwritev(file->blk, in->offset, &qiov, flags);
         if (ret < 0) {
             return ret;
         }
@@ -389,6 +421,47 @@ static int coroutine_fn fuse_op_co_zero(FuseFile *file, int64_t offset,
     return blk_co_pwrite_zeroes(file->blk, offset, end - offset, flags);
 }
 
+/* Space for [@offset, @end), all of it past the end; attr_lock held. */
+static int coroutine_fn fuse_op_co_allocate(FuseFile *file, int64_t offset,
+                                            int64_t end)
+{
+    int64_t length = fuse_op_co_length(file);
+    int64_t gap, ret;
+
+    /* Inside the file, callers emulate it by writing: posix_fallocate. */
+    if (length >= 0 && offset < length) {
+        return -EOPNOTSUPP;
+    }
+    /* The gap before the range stays a hole. */
+    gap = fuse_op_co_grow(file, length, offset, PREALLOC_MODE_OFF);
+    if (gap < 0) {
+        return gap;
+    }
+    ret = fuse_op_co_grow(file, gap, end, PREALLOC_MODE_FALLOC);
+    if (ret < 0) {
+        fuse_op_co_shrink_back(file, length, gap);
+    }
+    return MIN(ret, 0);
+}
+
+/* Zeroes in [@offset, @end), and the file as long as that; attr_lock held. */
+static int coroutine_fn fuse_op_co_zero_growing(FuseFile *file, int64_t offset,
+                                                int64_t end)
+{
+    int64_t length = fuse_op_co_length(file);
+    int64_t grown = fuse_op_co_grow(file, length, end, PREALLOC_MODE_OFF);
+    int ret;
+
+    if (grown < 0) {
+        return grown;
+    }
+    ret = fuse_op_co_zero(file, offset, end, 0);
+    if (ret < 0) {
+        fuse_op_co_shrink_back(file, length, grown);
+    }
+    return ret;
+}
+
 static int coroutine_fn fuse_op_co_fallocate(FuseFile *file, FuseRequest *req)
 {
     const struct fuse_fallocate_in *in = req->arg;
@@ -402,32 +475,25 @@ static int coroutine_fn fuse_op_co_fallocate(FuseFile *file, FuseRequest *req)
         || in->length > BDRV_MAX_LENGTH - in->offset) {
         return -EFBIG;
     }
+    if (in->length == 0) {
+        return -EINVAL;
+    }
     end = in->offset + in->length;
 
     switch (in->mode) {
     case 0:
-        /* Inside the file, callers emulate it by writing: posix_fallocate. */
-        if ((int64_t)in->offset < fuse_op_co_length(file)) {
-            return -EOPNOTSUPP;
-        }
-        /* The gap before the range stays a hole. */
-        ret = fuse_op_co_grow(file, in->offset, PREALLOC_MODE_OFF);
-        if (ret == 0) {
-            ret = fuse_op_co_grow(file, end, PREALLOC_MODE_FALLOC);
-        }
+    case FALLOC_FL_ZERO_RANGE:
+        co_mutex_lock(&file->attr_lock);
+        ret = in->mode == 0
+              ? fuse_op_co_allocate(file, in->offset, end)
+              : fuse_op_co_zero_growing(file, in->offset, end);
         fuse_op_mark_modified(file);
+        co_mutex_unlock(&file->attr_lock);
         return ret;
 
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
         /* A hole reads as zeroes, whatever a discard would have left. */
         return fuse_op_co_zero(file, in->offset, end, BDRV_REQ_MAY_UNMAP);
-
-    case FALLOC_FL_ZERO_RANGE:
-        ret = fuse_op_co_grow(file, end, PREALLOC_MODE_OFF);
-        if (ret < 0) {
-            return ret;
-        }
-        return fuse_op_co_zero(file, in->offset, end, 0);
 
     case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
         return fuse_op_co_zero(file, in->offset, end, 0);

@@ -70,6 +70,12 @@ FUSE = {
               fallocate_in(17, END - 1, 4096), fallocate_in(0, END, 65536),
               fallocate_in(1, 0, 4096), fallocate_in(3, (1 << 64) - 1, 1),
               fallocate_in(16, 1, (1 << 64) - 1)],
+    # Nothing, at places of all kinds.
+    'nothing': [write_in(END, 0), write_in(END + 1, 0), write_in(1 << 62, 0),
+                write_in((1 << 64) - 1, 0), read_in(END, 0),
+                read_in((1 << 64) - 1, 0), fallocate_in(0, END + 512, 0),
+                fallocate_in(16, END + 512, 0), fallocate_in(3, 0, 0),
+                fallocate_in(0, (1 << 64) - 1, 0), lseek_in(1 << 62, 4)],
     'lseek': [write_in(65536, 4096), lseek_in(0, 3), lseek_in(0, 4),
               lseek_in(65536, 4), lseek_in(END, 3), lseek_in(0, 0)],
     'init': [init_in(), init_in(), init_in(8), init_in(7, 8),

@@ -34,21 +34,28 @@ typedef struct Call {
     int ret;
 } Call;
 
-static void fixture_setup(Fixture *f, bool writable, bool growable,
-                          bool allow_other)
+/* @node with %s for the image's path. */
+static void fixture_setup_node(Fixture *f, const char *node, bool writable,
+                               bool growable, bool allow_other)
 {
     g_autofree char *data = g_malloc(IMAGE_SIZE);
-    g_autofree char *json = NULL;
+    g_auto(GStrv) parts = g_strsplit(node, "%s", 2);
+    g_autofree char *json = g_strjoinv(image_path, parts);
 
     for (int i = 0; i < IMAGE_SIZE; i++) {
         data[i] = i % 251;
     }
     g_assert_true(g_file_set_contents(image_path, data, IMAGE_SIZE, NULL));
-    json = g_strdup_printf("{'driver': 'file', 'node-name': 'f', "
-                           "'filename': '%s'}", image_path);
     *f = (Fixture) { .blk = fuse_test_user_new(json, writable) };
     f->payload = aligned_alloc(4096, FUSE_MAX_IO_BYTES);
     fuse_file_init(&f->file, f->blk, writable, growable, allow_other);
+}
+
+static void fixture_setup(Fixture *f, bool writable, bool growable,
+                          bool allow_other)
+{
+    fixture_setup_node(f, "{'driver': 'file', 'node-name': 'f', "
+                       "'filename': '%s'}", writable, growable, allow_other);
 }
 
 static void fixture_teardown(Fixture *f)
@@ -328,7 +335,10 @@ static void test_write(void)
     /* the end: short, then full */
     g_assert_cmpint(do_write(&f, IMAGE_SIZE - 100, 4096), ==, 100);
     g_assert_cmpint(do_write(&f, IMAGE_SIZE, 1), ==, -ENOSPC);
+    /* nothing is written anywhere */
     g_assert_cmpint(do_write(&f, IMAGE_SIZE, 0), ==, 0);
+    g_assert_cmpint(do_write(&f, IMAGE_SIZE + 1, 0), ==, 0);
+    g_assert_cmpint(do_write(&f, BDRV_MAX_LENGTH, 0), ==, 0);
     g_assert_cmpint(do_write(&f, UINT64_MAX - 1, 1), ==, -EINVAL);
     /* says that it brings more than came */
     g_assert_cmpint(CALL(&f, FUSE_WRITE, 4095, lying), ==, -EINVAL);
@@ -340,6 +350,9 @@ static void test_write(void)
     g_assert_cmpint(do_read(&f, IMAGE_SIZE + 999, 2), ==, 2);
     g_assert_cmpint(f.payload[0], ==, 0);
     g_assert_cmpint(f.payload[1], ==, 'w');
+    g_assert_cmpint(do_write(&f, 2 * IMAGE_SIZE, 0), ==, 0);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, IMAGE_SIZE + 1024);
+    g_assert_cmpint(do_write(&f, BDRV_MAX_LENGTH, 1), ==, -EFBIG);
     fixture_teardown(&f);
 
     fixture_setup(&f, false, true, false);
@@ -379,6 +392,40 @@ static void test_fallocate(void)
                     -EOPNOTSUPP);
     g_assert_cmpint(do_fallocate(&f, UINT64_MAX, 4096, punch), ==, -EFBIG);
     g_assert_cmpint(do_fallocate(&f, 1, UINT64_MAX, zero), ==, -EFBIG);
+    g_assert_cmpint(do_fallocate(&f, 4 * IMAGE_SIZE, 0, 0), ==, -EINVAL);
+    g_assert_cmpint(do_fallocate(&f, 4 * IMAGE_SIZE, 0, zero), ==, -EINVAL);
+    g_assert_cmpint(do_fallocate(&f, 0, 0, punch), ==, -EINVAL);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, 2 * IMAGE_SIZE + 65536);
+    fixture_teardown(&f);
+}
+
+/* Storage that is full: what fails leaves the length as it was. */
+static void test_failed_growth(void)
+{
+    static const char node[] =
+        "{'driver': 'blkdebug', 'node-name': 'd', 'inject-error': ["
+        "{'event': 'none', 'iotype': 'write', 'errno': 28}, "
+        "{'event': 'none', 'iotype': 'write-zeroes', 'errno': 28}], "
+        "'image': {'driver': 'file', 'node-name': 'f', 'filename': '%s'}}";
+    Fixture f;
+
+    fixture_setup_node(&f, node, true, true, false);
+    g_assert_cmpint(do_write(&f, IMAGE_SIZE, 4096), ==, -ENOSPC);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, IMAGE_SIZE);
+    g_assert_cmpint(do_write(&f, IMAGE_SIZE - 512, 4096), ==, -ENOSPC);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, IMAGE_SIZE);
+    g_assert_cmpint(do_write(&f, 4 * IMAGE_SIZE, 4096), ==, -ENOSPC);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, IMAGE_SIZE);
+    g_assert_cmpint(do_fallocate(&f, 512, 2 * IMAGE_SIZE,
+                                 FALLOC_FL_ZERO_RANGE), ==, -ENOSPC);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, IMAGE_SIZE);
+    fixture_teardown(&f);
+
+    /* where the gap in front of the range is made, but not the range */
+    fixture_setup(&f, true, true, false);
+    g_assert_cmpint(do_fallocate(&f, 2 * IMAGE_SIZE, INT64_C(1) << 61, 0), <,
+                    0);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, IMAGE_SIZE);
     fixture_teardown(&f);
 }
 
@@ -470,6 +517,7 @@ int main(int argc, char **argv)
     g_test_add_func("/fuse-ops/read", test_read);
     g_test_add_func("/fuse-ops/write", test_write);
     g_test_add_func("/fuse-ops/fallocate", test_fallocate);
+    g_test_add_func("/fuse-ops/failed-growth", test_failed_growth);
     g_test_add_func("/fuse-ops/lseek", test_lseek);
     g_test_add_func("/fuse-ops/short-arguments", test_short_arguments);
     g_test_add_func("/fuse-ops/random-requests", test_random_requests);
