@@ -7,8 +7,9 @@
  * zeroes at its end (shrinking).  From the lower end on the core lets no other
  * write in.
  *
- * A cluster that the end of the disk cuts holds zeroes behind it: shrinking
- * makes it so, and growing does not rely on that.
+ * A cluster that the end of the disk cuts holds zeroes behind it, and no other
+ * cluster behind it is mapped: shrinking makes it so.  Growing does not rely on
+ * that, as other programs have written images, too.
  */
 #include "block/qcow2.h"
 
@@ -293,7 +294,7 @@ static int coroutine_fn co_grow_data_file(BlockDriverState *bs, int64_t old,
 }
 
 static int coroutine_fn co_grow(BlockDriverState *bs, int64_t old,
-                                int64_t size, PreallocMode mode, bool zero,
+                                int64_t size, PreallocMode mode,
                                 Error **errp)
 {
     BDRVQcow2State *s = bs->opaque;
@@ -314,10 +315,7 @@ static int coroutine_fn co_grow(BlockDriverState *bs, int64_t old,
         /* What is in the file is the disk: the tables only say so. */
         mode = mode == PREALLOC_MODE_OFF ? PREALLOC_MODE_METADATA : mode;
     } else {
-        ret = co_zero(bs, old, MIN(old_end, new_end));
-        if (ret >= 0 && zero && mode == PREALLOC_MODE_OFF) {
-            ret = co_zero(bs, old_end, new_end);
-        }
+        ret = co_zero(bs, old, new_end);
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Failed to zero out new clusters");
             return ret;
@@ -482,8 +480,7 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset,
         return ret;
     }
     if (offset > old) {
-        ret = co_grow(bs, old, offset, prealloc, flags & BDRV_REQ_ZERO_WRITE,
-                      errp);
+        ret = co_grow(bs, old, offset, prealloc, errp);
         return ret < 0 ? ret : co_write_size(bs, offset, errp);
     }
     ret = co_shrink(bs, old, offset, errp);

@@ -239,6 +239,39 @@ static void coroutine_fn co_test_tail(void *opaque)
     co_end(&d);
 }
 
+/* Another program has made the disk shorter, by its length and nothing else. */
+static void cut_header(int64_t len)
+{
+    int64_t field = GINT64_TO_BE(len);
+    int fd = g_open(path, O_WRONLY | O_CLOEXEC, 0);
+
+    g_assert_cmpint(pwrite(fd, &field, sizeof(field), 24), ==, sizeof(field));
+    close(fd);
+}
+
+/* What is mapped behind the end never shows. */
+static void coroutine_fn co_test_behind_end(void *opaque)
+{
+    static const int64_t ends[] = { 2 * MiB, 2 * MiB + 512, 3 * MiB - 1024 };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(ends) * PREALLOC_MODE__MAX; i++) {
+        int64_t end = ends[i / PREALLOC_MODE__MAX];
+        Disk d;
+
+        co_start(&d, opaque, "", 4 * MiB);
+        co_write(&d, MiB, 3 * MiB, 0x6b);
+        co_close(&d);
+        cut_header(end);
+        memset(d.shadow + end, 0, 4 * MiB - end);
+        d.len = end;
+        co_open(&d);
+        co_verify(&d);
+        co_resize(&d, 5 * MiB, i % PREALLOC_MODE__MAX);
+        co_write(&d, 3 * MiB + 700, 100, 0x7c);
+        co_end(&d);
+    }
+}
+
 /* The L1 table moves. */
 static void coroutine_fn co_test_l1(void *opaque)
 {
@@ -493,6 +526,7 @@ int main(int argc, char **argv)
     add_all("grow", co_test_grow);
     add_all("shrink", co_test_shrink);
     add_all("tail", co_test_tail);
+    add_all("behind-end", co_test_behind_end);
     add_all("l1", co_test_l1);
     add_all("preallocation", co_test_preallocation);
     add_all("refusals", co_test_refusals);
