@@ -142,6 +142,8 @@ struct BlockDriver {
     int64_t coroutine_fn (*bdrv_co_getlength)(BlockDriverState *bs);
     int64_t coroutine_fn (*bdrv_co_get_allocated_file_size)(
         BlockDriverState *bs);
+    /* As bdrv_co_get_free_bytes().  NULL: ask the node's file. */
+    int64_t coroutine_fn (*bdrv_co_get_free_bytes)(BlockDriverState *bs);
 
     /* Fill bs->bl (children's limits are merged in already). */
     void (*bdrv_refresh_limits)(BlockDriverState *bs);
@@ -457,6 +459,13 @@ bool coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs, int64_t offset,
 /* Asks the file, where it can have changed behind our back. */
 int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs);
 int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs);
+
+/*
+ * Bytes that the storage below can take in addition, INT64_MAX where it does
+ * not say: for requests that may ask for more than there is, before they fill
+ * all that others need.  Whoever was told that there is room may yet fail.
+ */
+int64_t coroutine_fn bdrv_co_get_free_bytes(BlockDriverState *bs);
 
 /* The length as known, without waiting. */
 static inline int64_t bdrv_getlength(const BlockDriverState *bs)

@@ -39,6 +39,8 @@ typedef enum {
     BDRV_REQ_NO_FALLBACK = 1 << 2,  /* -ENOTSUP instead of writing buffers */
     BDRV_REQ_ZERO_WRITE  = 1 << 3,  /* no buffer: zeroes are written */
     BDRV_REQ_WRITE_COMPRESSED = 1 << 4, /* store it compressed */
+    BDRV_REQ_GIVE_BACK   = 1 << 5,  /* MAY_UNMAP, also without discard=unmap:
+                                       what a request has taken that failed */
 } BdrvRequestFlags;
 
 /* Result of a block status query. */

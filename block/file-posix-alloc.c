@@ -6,6 +6,9 @@
  * workers or to the thread pool.  What a file turns out not to support is
  * remembered and not tried again.
  *
+ * What takes space looks first whether there can be enough, and gives back what
+ * it has taken if it fails: others use the same file system.
+ *
  * Lengths change in truncate (main thread) and by growing writes (any thread).
  */
 #include <errno.h>
@@ -14,11 +17,15 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "block/file-posix.h"
 
 #define FULL_CHUNK (1024 * 1024)
+
+/* Requests for less than this need not ask whether there is room. */
+#define ROOM_BYTES (16 * 1024 * 1024)
 
 /* ---- length ---- */
 
@@ -39,7 +46,7 @@ int64_t file_length(const FileState *s)
 typedef struct SizeCall {
     const FileState *s;
     int64_t length;
-    int64_t allocated;
+    int64_t allocated;          /* or free */
 } SizeCall;
 
 static int length_call(void *opaque)
@@ -79,6 +86,42 @@ int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs)
     int ret = file_co_call(s->local_fs, stat_call, &call);
 
     return ret < 0 ? ret : call.allocated;
+}
+
+/*
+ * What the file system has left for us, as far as it says.  It may be less: a
+ * quota, and what the file system itself needs, are seen only when trying.
+ */
+static int64_t file_free_bytes(int fd)
+{
+    struct statvfs st;
+    uint64_t blocks;
+
+    if (fstatvfs(fd, &st) < 0 || st.f_blocks == 0 || st.f_frsize == 0) {
+        return INT64_MAX;
+    }
+    blocks = geteuid() == 0 ? st.f_bfree : st.f_bavail;
+    return blocks > INT64_MAX / st.f_frsize ? INT64_MAX
+                                            : (int64_t)(blocks * st.f_frsize);
+}
+
+static int free_call(void *opaque)
+{
+    SizeCall *call = opaque;
+
+    call->allocated = file_free_bytes(call->s->fd);
+    return 0;
+}
+
+int64_t coroutine_fn file_co_get_free_bytes(BlockDriverState *bs)
+{
+    FileState *s = bs->opaque;
+    SizeCall call = { .s = s, .allocated = INT64_MAX };
+
+    if (S_ISREG(s->type)) {
+        file_co_call(s->local_fs, free_call, &call);
+    }
+    return call.allocated;
 }
 
 /* ---- holes ---- */
@@ -282,12 +325,71 @@ static int coroutine_fn co_zero_device(FileState *s, int64_t offset,
     return ret == -EBUSY || ret == -EINVAL ? -ENOTSUP : ret;
 }
 
+typedef struct RangeCall {
+    int fd;
+    int64_t offset, end;
+} RangeCall;
+
+/* Of [offset, end), what has space but no data becomes holes. */
+static int punch_zeroes_call(void *opaque)
+{
+    RangeCall *call = opaque;
+    int64_t hole = call->offset, data;
+
+    while (hole < call->end) {
+        hole = lseek(call->fd, hole, SEEK_HOLE);
+        if (hole < 0 || hole >= call->end) {
+            break;
+        }
+        data = lseek(call->fd, hole, SEEK_DATA);
+        data = data < 0 ? call->end : MIN(data, call->end);
+        if (fallocate(call->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      hole, data - hole) < 0) {
+            break;
+        }
+        hole = data;
+    }
+    return 0;
+}
+
+/*
+ * Zeroes with space behind them.  If there is not enough, holes stay holes, and
+ * the parts that had space and no data become some.
+ */
+static int coroutine_fn co_zero_and_allocate(FileState *s, int64_t offset,
+                                             int64_t bytes,
+                                             const SizeCall *size)
+{
+    RangeCall range = { .fd = s->fd, .offset = offset, .end = offset + bytes };
+    SizeCall room = { .s = s };
+    bool inside = offset + bytes <= size->length;
+    int ret;
+
+    if (bytes - size->allocated > ROOM_BYTES
+        && file_co_call(s->local_fs, free_call, &room) >= 0
+        && bytes - size->allocated > room.allocated) {
+        return -ENOSPC;
+    }
+    ret = co_zero_range(s, 0, offset, bytes);
+    if (ret == -ENOTSUP && inside) {
+        ret = co_punch_hole(s, offset, bytes);
+        if (ret >= 0) {
+            ret = co_allocate(s, offset, bytes);
+        }
+    } else if (ret == -ENOTSUP && offset >= size->length) {
+        ret = co_allocate(s, offset, bytes);
+    }
+    if (ret == -ENOSPC || ret == -EDQUOT) {
+        file_co_call(false, punch_zeroes_call, &range);
+    }
+    return ret;
+}
+
 int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
                                        int64_t bytes, BdrvRequestFlags flags)
 {
     FileState *s = bs->opaque;
     SizeCall size = { .s = s };
-    bool inside;
     int ret;
 
     if (!S_ISREG(s->type)) {
@@ -297,24 +399,14 @@ int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
     if (ret < 0) {
         return ret;
     }
-    inside = offset + bytes <= size.length;
-
     /* A hole punched past the end would not lengthen the file. */
-    if (inside && (flags & BDRV_REQ_MAY_UNMAP)) {
+    if (offset + bytes <= size.length && (flags & BDRV_REQ_MAY_UNMAP)) {
         ret = co_punch_hole(s, offset, bytes);
         if (ret != -ENOTSUP) {
             return ret;
         }
     }
-    ret = co_zero_range(s, 0, offset, bytes);
-    if (ret != -ENOTSUP) {
-        return ret;
-    }
-    if (inside) {
-        ret = co_punch_hole(s, offset, bytes);
-        return ret < 0 ? ret : co_allocate(s, offset, bytes);
-    }
-    return offset >= size.length ? co_allocate(s, offset, bytes) : -ENOTSUP;
+    return co_zero_and_allocate(s, offset, bytes, &size);
 }
 
 /* ---- truncate ---- */
@@ -329,15 +421,35 @@ static int resize(int fd, int64_t offset)
     return ret < 0 ? -errno : 0;
 }
 
+/*
+ * Ends that are cut off in the middle (kill -9) leave the length as it was: at
+ * first only the space is taken.  0 also where that cannot be done.
+ */
+static int fallocate_behind_end(int fd, int64_t old, int64_t offset)
+{
+    int ret;
+
+    if (offset - old > file_free_bytes(fd)) {
+        return -ENOSPC;
+    }
+    do {
+        ret = fallocate(fd, FALLOC_FL_KEEP_SIZE, old, offset - old);
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 && errno != EOPNOTSUPP && errno != ENOSYS ? -errno : 0;
+}
+
 static int preallocate_falloc(int fd, int64_t old, int64_t offset,
                               Error **errp)
 {
-    /* posix_fallocate() writes where the file system lacks fallocate(). */
-    int ret;
+    int ret = fallocate_behind_end(fd, old, offset);
 
-    do {
+    /* posix_fallocate() writes where the file system lacks fallocate(). */
+    while (ret == 0 || ret == -EINTR) {
         ret = -posix_fallocate(fd, old, offset - old);
-    } while (ret == -EINTR);
+        if (ret == 0) {
+            return 0;
+        }
+    }
 
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not preallocate new data");
@@ -349,6 +461,9 @@ static int write_zeroes_buffered(int fd, int64_t offset, int64_t end)
 {
     g_autofree void *buf = g_malloc0(FULL_CHUNK);
 
+    if (end - offset > file_free_bytes(fd)) {
+        return -ENOSPC;
+    }
     while (offset < end) {
         ssize_t n = pwrite(fd, buf, MIN(end - offset, FULL_CHUNK), offset);
 
@@ -415,6 +530,7 @@ int file_truncate(FileState *s, int64_t offset, PreallocMode prealloc,
         ? preallocate_falloc(s->fd, old, offset, errp)
         : preallocate_full(s->fd, old, offset, errp);
     if (ret < 0) {
+        /* Also what was taken behind an end that has not moved. */
         resize(s->fd, old);
     }
     return ret;

@@ -397,6 +397,10 @@ static void file_refresh_limits(BlockDriverState *bs)
     bs->bl.request_alignment = s->align;
     bs->bl.min_mem_alignment = s->mem_align;
     bs->bl.max_iov = IOV_MAX;
+    if (S_ISREG(s->type)) {
+        /* Whole: only who sees all of it can tell whether there is room. */
+        bs->bl.max_pwrite_zeroes = BDRV_MAX_LENGTH;
+    }
     if (S_ISBLK(s->type)) {
         bs->bl.pdiscard_alignment = MAX(s->block_size, s->align);
         bs->bl.pwrite_zeroes_alignment = MAX(s->block_size, s->align);
@@ -573,6 +577,7 @@ static BlockStatsSpecific *file_get_specific_stats(BlockDriverState *bs)
     .bdrv_co_block_status = file_co_block_status,                       \
     .bdrv_co_getlength = file_co_getlength,                             \
     .bdrv_co_get_allocated_file_size = file_co_get_allocated_file_size, \
+    .bdrv_co_get_free_bytes = file_co_get_free_bytes,                   \
     .bdrv_refresh_limits = file_refresh_limits,                         \
     .bdrv_co_check_perm = file_co_check_perm,                           \
     .bdrv_co_set_perm = file_co_set_perm,                               \

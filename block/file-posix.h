@@ -157,6 +157,7 @@ int file_truncate(FileState *s, int64_t offset, PreallocMode prealloc,
 
 int64_t coroutine_fn file_co_getlength(BlockDriverState *bs);
 int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs);
+int64_t coroutine_fn file_co_get_free_bytes(BlockDriverState *bs);
 int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset,
                                       int64_t bytes, int64_t *pnum,
                                       int64_t *map, BlockDriverState **file);

@@ -146,7 +146,8 @@ static BdrvRequestFlags adapt_flags(BlockDriverState *bs,
                                     BdrvRequestFlags supported, bool *flush)
 {
     *flush = false;
-    if ((flags & BDRV_REQ_MAY_UNMAP) && !bs->discard_unmap) {
+    if ((flags & BDRV_REQ_MAY_UNMAP) && !bs->discard_unmap
+        && !(flags & BDRV_REQ_GIVE_BACK)) {
         flags &= ~BDRV_REQ_MAY_UNMAP;
     }
     if (flags & BDRV_REQ_FUA) {
@@ -423,6 +424,24 @@ static int coroutine_fn co_truncate_tracked(BlockDriverState *bs,
     return 0;
 }
 
+/*
+ * Zeroes in what is new at the end.  Where they are data for the driver, they
+ * need as much space, for which the storage below is asked first.
+ */
+static int coroutine_fn co_zero_new(BlockDriverState *bs, int64_t old,
+                                    int64_t offset, Error **errp)
+{
+    int ret = bs->drv->bdrv_co_pwrite_zeroes
+              || bdrv_co_get_free_bytes(bs) >= offset - old
+              ? co_write_zeroes(bs, old, offset - old, BDRV_REQ_MAY_UNMAP)
+              : -ENOSPC;
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not write zeroes");
+    }
+    return ret;
+}
+
 /* Nothing of a longer backing may show through where the image grows. */
 static bool uncovers_backing(const BlockDriverState *bs, int64_t old,
                              int64_t offset)
@@ -431,13 +450,26 @@ static bool uncovers_backing(const BlockDriverState *bs, int64_t old,
            && bdrv_getlength(bs->backing->bs) > old;
 }
 
+/* From the lower end on nothing else may be written meanwhile. */
+static int coroutine_fn co_truncate(BlockDriverState *bs, int64_t old,
+                                    int64_t offset, PreallocMode prealloc,
+                                    BdrvRequestFlags flags, Error **errp)
+{
+    TrackedRequest req;
+    int ret;
+
+    track_co_begin(bs, &req, MIN(old, offset), INT64_MAX, true);
+    ret = co_truncate_tracked(bs, offset, prealloc, flags, errp);
+    track_end(&req);
+    return ret;
+}
+
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
                                   PreallocMode prealloc,
                                   BdrvRequestFlags flags, Error **errp)
 {
     BlockDriverState *bs = child->bs;
     int64_t old = bdrv_getlength(bs);
-    TrackedRequest req;
     int ret;
 
     if (offset < 0) {
@@ -471,16 +503,12 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
     if (uncovers_backing(bs, old, offset)) {
         flags |= BDRV_REQ_ZERO_WRITE;
     }
-    /* From the lower end on nothing else may be written meanwhile. */
-    track_co_begin(bs, &req, MIN(old, offset), INT64_MAX, true);
-    ret = co_truncate_tracked(bs, offset, prealloc, flags, errp);
-    track_end(&req);
-
+    ret = co_truncate(bs, old, offset, prealloc, flags, errp);
     if (ret >= 0 && offset > old && (flags & BDRV_REQ_ZERO_WRITE)
         && !(bs->drv->supported_truncate_flags & BDRV_REQ_ZERO_WRITE)) {
-        ret = co_write_zeroes(bs, old, offset - old, BDRV_REQ_MAY_UNMAP);
+        ret = co_zero_new(bs, old, offset, errp);
         if (ret < 0) {
-            error_setg_errno(errp, -ret, "Could not write zeroes");
+            co_truncate(bs, old, old, PREALLOC_MODE_OFF, 0, NULL);
         }
     }
     return ret;
@@ -508,6 +536,17 @@ int64_t coroutine_fn bdrv_co_getlength(BlockDriverState *bs)
         return old;
     }
     return len;
+}
+
+int64_t coroutine_fn bdrv_co_get_free_bytes(BlockDriverState *bs)
+{
+    while (!bs->drv->bdrv_co_get_free_bytes) {
+        if (!bs->file) {
+            return INT64_MAX;
+        }
+        bs = bs->file->bs;
+    }
+    return bs->drv->bdrv_co_get_free_bytes(bs);
 }
 
 int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)

@@ -201,10 +201,19 @@ static int coroutine_fn luks_co_truncate(BlockDriverState *bs, int64_t offset,
                                          BdrvRequestFlags flags, Error **errp)
 {
     BDRVLuksState *s = bs->opaque;
+    int64_t end = s->payload + bdrv_getlength(bs);
+    int ret;
 
     if (offset > BDRV_MAX_LENGTH - s->payload - SECTOR) {
         error_setg(errp, "The requested file size is too large");
         return -EFBIG;
+    }
+    if (bdrv_getlength(bs->file->bs) > end) {
+        /* Less than a sector, which must not come to light. */
+        ret = bdrv_co_truncate(bs->file, end, PREALLOC_MODE_OFF, 0, errp);
+        if (ret < 0) {
+            return ret;
+        }
     }
     return bdrv_co_truncate(bs->file, s->payload
                             + bdrv_align_up(offset, SECTOR), prealloc, flags,
@@ -295,6 +304,14 @@ static bool coroutine_fn luks_co_set_lengths(
     return !data || blk_co_truncate(data, size, prealloc, 0, errp) >= 0;
 }
 
+/* What failed keeps no space that it has taken. */
+static void coroutine_fn luks_co_shrink_back(BlockBackend *blk, int64_t length)
+{
+    if (blk && length >= 0 && blk_co_getlength(blk) > length) {
+        blk_co_truncate(blk, length, PREALLOC_MODE_OFF, 0, NULL);
+    }
+}
+
 /* @header and @data may be the same; @data may be NULL. */
 static bool coroutine_fn luks_co_format(
     const BlockdevCreateOptionsLUKS *o,
@@ -303,20 +320,24 @@ static bool coroutine_fn luks_co_format(
 {
     unsigned flags = header == data ? 0 : BLOCK_CRYPTO_DETACHED;
     int64_t area = block_crypto_luks_header_size(crypto, flags, errp);
+    int64_t header_length = blk_co_getlength(header);
+    int64_t data_length = data ? blk_co_getlength(data) : 0;
     g_autoptr(BlockCrypto) c = NULL;
-    int ret;
+    int ret = -1;
 
-    if (area < 0 || !luks_co_set_lengths(o, area, header, data, errp)) {
-        return false;
+    if (area >= 0 && luks_co_set_lengths(o, area, header, data, errp)) {
+        c = block_crypto_co_create_luks(crypto, flags, luks_co_write_header,
+                                        header, errp);
     }
-    c = block_crypto_co_create_luks(crypto, flags, luks_co_write_header,
-                                    header, errp);
-    if (!c) {
-        return false;
+    if (c) {
+        ret = blk_co_flush(header);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Unable to write LUKS header");
+        }
     }
-    ret = blk_co_flush(header);
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Unable to write LUKS header");
+        luks_co_shrink_back(header, header_length);
+        luks_co_shrink_back(data, data_length);
     }
     return ret >= 0;
 }

@@ -20,7 +20,7 @@
 /* Clusters preallocated at once; entries of one slice. */
 #define PREALLOC_CLUSTERS 256
 
-/* Clusters looked at under s->lock to find the file's end. */
+/* Clusters looked at under s->lock: to find the file's end, or free ones. */
 #define END_CLUSTERS 16384
 
 /* ---- zeroes ---- */
@@ -213,6 +213,58 @@ int coroutine_fn qcow2_co_preallocate(BlockDriverState *bs, int64_t offset,
     return ret;
 }
 
+/* Bytes in free clusters of the file; it is enough to find @want. */
+static int64_t coroutine_fn co_free_inside(BlockDriverState *bs, int64_t want)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t end = qcow2_cluster_start(s, bdrv_getlength(bs->file->bs))
+                   >> s->cluster_bits;
+    uint64_t refcount = 0;
+    int64_t sum = 0;
+
+    for (uint64_t pos = 0; pos < end && sum < want; ) {
+        co_mutex_lock(&s->lock);
+        pos = MAX(pos, s->free_hint);
+        for (unsigned n = 0; pos < end && n < END_CLUSTERS; n++, pos++) {
+            if (qcow2_co_get_refcount(bs, pos, &refcount) >= 0
+                && refcount == 0) {
+                sum += s->cluster_size;
+            }
+        }
+        co_mutex_unlock(&s->lock);
+    }
+    return sum;
+}
+
+/* -ENOSPC if there cannot be enough space for preallocation up to @size. */
+static int coroutine_fn co_check_room(BlockDriverState *bs, int64_t old,
+                                      int64_t size, PreallocMode mode,
+                                      Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t offset = qcow2_cluster_end(s, old);
+    int64_t end = qcow2_cluster_end(s, size);
+    unsigned table_bits = s->cluster_bits + s->l2_bits;
+    int64_t clusters = (end - offset) >> s->cluster_bits;
+    int64_t need = (end - offset) >> table_bits;
+    int64_t room;
+
+    if (mode == PREALLOC_MODE_OFF) {
+        return 0;
+    }
+    if (mode != PREALLOC_MODE_METADATA && !s->external_data_file) {
+        need += clusters;
+    }
+    need += clusters >> s->refblock_bits;
+    need <<= s->cluster_bits;
+    room = bdrv_co_get_free_bytes(bs->file->bs);
+    if (need > room && need - room > co_free_inside(bs, need - room)) {
+        error_setg_errno(errp, ENOSPC, "Could not preallocate clusters");
+        return -ENOSPC;
+    }
+    return 0;
+}
+
 /* The file shall be as long as its last cluster needs. */
 static int coroutine_fn co_cover_clusters(BlockDriverState *bs, Error **errp)
 {
@@ -227,6 +279,33 @@ static int coroutine_fn co_cover_clusters(BlockDriverState *bs, Error **errp)
     }
     co_mutex_unlock(&s->lock);
     return ret;
+}
+
+/*
+ * Preallocation of [@offset, @end) has failed: what it has taken is of use to
+ * others.  On a full disk metadata can be written only after that.
+ */
+static void coroutine_fn co_give_back(BlockDriverState *bs, int64_t offset,
+                                      int64_t end)
+{
+    BDRVQcow2State *s = bs->opaque;
+
+    while (offset < end) {
+        unsigned epoch = qcow2_enter(s);
+        Qcow2Extent ext;
+
+        if (qcow2_co_extent(bs, offset, end - offset, &ext) < 0) {
+            qcow2_leave(s, epoch);
+            break;
+        }
+        if ((ext.type == QCOW2_NORMAL || ext.type == QCOW2_ZERO_ALLOC)
+            && ext.copied && !qcow2_overlaps(bs, 0, ext.host, ext.bytes)) {
+            bdrv_co_pwrite_zeroes(s->data_file, ext.host, ext.bytes,
+                                  BDRV_REQ_MAY_UNMAP | BDRV_REQ_GIVE_BACK);
+        }
+        qcow2_leave(s, epoch);
+        offset += ext.bytes;
+    }
 }
 
 /* ---- length in the header ---- */
@@ -300,9 +379,8 @@ static int coroutine_fn co_grow(BlockDriverState *bs, int64_t old,
     BDRVQcow2State *s = bs->opaque;
     int64_t old_end = qcow2_cluster_end(s, old);
     int64_t new_end = qcow2_cluster_end(s, size);
-    int ret;
+    int ret = qcow2_co_grow_l1(bs, qcow2_size_to_l1(s, size));
 
-    ret = qcow2_co_grow_l1(bs, qcow2_size_to_l1(s, size));
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to grow the L1 table");
         return ret;
@@ -325,6 +403,9 @@ static int coroutine_fn co_grow(BlockDriverState *bs, int64_t old,
         ret = qcow2_co_preallocate(bs, old_end, new_end, mode, errp);
         if (ret >= 0 && !s->external_data_file) {
             ret = co_cover_clusters(bs, errp);
+        }
+        if (ret < 0 && !s->external_data_file) {
+            co_give_back(bs, old_end, new_end);
         }
     }
     return ret;
@@ -396,20 +477,15 @@ static void coroutine_fn co_cut_file(BlockDriverState *bs)
     }
 }
 
-static int coroutine_fn co_shrink(BlockDriverState *bs, int64_t old,
-                                  int64_t size, Error **errp)
+/* All clusters behind a disk of @size bytes, and up to @end. */
+static int coroutine_fn co_drop_behind(BlockDriverState *bs, int64_t size,
+                                       int64_t end)
 {
     BDRVQcow2State *s = bs->opaque;
     int64_t start = qcow2_cluster_end(s, size);
-    int64_t end = qcow2_cluster_end(s, old);
     Qcow2Reservation r;
-    int ret;
+    int ret = 0;
 
-    ret = s->data_file_raw ? 0 : co_zero(bs, size, MIN(start, old));
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Failed to discard cropped clusters");
-        return ret;
-    }
     if (start < end) {
         qcow2_co_reserve(s, &r, start, INT64_MAX);
         ret = qcow2_co_drop(bs, start, end - start, QCOW2_DISCARD_ALWAYS,
@@ -419,6 +495,23 @@ static int coroutine_fn co_shrink(BlockDriverState *bs, int64_t old,
         }
         qcow2_unreserve(&r);
     }
+    return ret;
+}
+
+static int coroutine_fn co_shrink(BlockDriverState *bs, int64_t old,
+                                  int64_t size, Error **errp)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t start = qcow2_cluster_end(s, size);
+    int64_t end = qcow2_cluster_end(s, old);
+    int ret;
+
+    ret = s->data_file_raw ? 0 : co_zero(bs, size, MIN(start, old));
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Failed to discard cropped clusters");
+        return ret;
+    }
+    ret = co_drop_behind(bs, size, end);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to discard cropped clusters");
     }
@@ -443,6 +536,27 @@ static int coroutine_fn co_finish_shrinking(BlockDriverState *bs, int64_t size,
         co_cut_file(bs);
     }
     return 0;
+}
+
+/* ---- growing that failed ---- */
+
+/* All is as before, but for the length of the L1 table. */
+static void coroutine_fn co_undo_growth(BlockDriverState *bs, int64_t old,
+                                        int64_t size)
+{
+    BDRVQcow2State *s = bs->opaque;
+    int64_t end;
+
+    /* Where the header may have the new length, a backing must not show. */
+    if (qcow2_header_unsure(s)) {
+        return;
+    }
+    /* Nothing is mapped where the L1 table does not reach. */
+    end = MIN(qcow2_cluster_end(s, size),
+              (int64_t)s->l1_size << (s->cluster_bits + s->l2_bits));
+    if (co_drop_behind(bs, old, end) >= 0) {
+        co_finish_shrinking(bs, old, NULL);
+    }
 }
 
 /* ---- truncate ---- */
@@ -480,8 +594,18 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset,
         return ret;
     }
     if (offset > old) {
+        ret = co_check_room(bs, old, offset, prealloc, errp);
+        if (ret < 0) {
+            return ret;
+        }
         ret = co_grow(bs, old, offset, prealloc, errp);
-        return ret < 0 ? ret : co_write_size(bs, offset, errp);
+        if (ret >= 0) {
+            ret = co_write_size(bs, offset, errp);
+        }
+        if (ret < 0) {
+            co_undo_growth(bs, old, offset);
+        }
+        return ret;
     }
     ret = co_shrink(bs, old, offset, errp);
     if (ret >= 0) {

@@ -26,7 +26,8 @@ static BlockLimitsInfo *limits_info(const BlockLimits *bl)
     info->max_discard = bl->max_pdiscard;
     info->has_discard_alignment = bl->pdiscard_alignment > 0;
     info->discard_alignment = bl->pdiscard_alignment;
-    info->has_max_write_zeroes = bl->max_pwrite_zeroes > 0;
+    info->has_max_write_zeroes = bl->max_pwrite_zeroes > 0
+                                 && bl->max_pwrite_zeroes < BDRV_MAX_LENGTH;
     info->max_write_zeroes = bl->max_pwrite_zeroes;
     info->has_write_zeroes_alignment = bl->pwrite_zeroes_alignment > 0;
     info->write_zeroes_alignment = bl->pwrite_zeroes_alignment;

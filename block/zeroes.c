@@ -58,8 +58,9 @@ static int coroutine_fn co_drv_zeroes(BlockDriverState *bs, int64_t offset,
     }
     track_co_begin_to_end(bs, &req, offset, offset + bytes);
     bdrv_debug_event(bs, BLKDBG_PWRITEV_ZERO);
-    ret = bs->drv->bdrv_co_pwrite_zeroes(bs, offset, bytes,
-                                         flags & bs->drv->supported_zero_flags);
+    ret = bs->drv->bdrv_co_pwrite_zeroes(
+        bs, offset, bytes,
+        flags & (bs->drv->supported_zero_flags | BDRV_REQ_GIVE_BACK));
     if (ret >= 0) {
         bdrv_note_write(bs, offset + bytes);
     }

@@ -164,6 +164,7 @@ static void coroutine_fn test_length(void *opaque)
                                              | BLK_PERM_RESIZE, BLK_PERM_ALL);
     Error *err = NULL;
     uint8_t buf[1000];
+    int fd;
 
     g_assert_cmpint(blk_getlength(blk), ==, MiB);
     blk_co_begin_request(blk);
@@ -182,6 +183,13 @@ static void coroutine_fn test_length(void *opaque)
     node_test_assert_error(err, "The requested file size is too large");
     g_assert_cmpint(truncate(image, HEADER + 700), ==, 0);
     g_assert_cmpint(blk_co_getlength(blk), ==, SECTOR);
+    /* Another program has left a part of a sector there: it is cut off. */
+    blk_co_truncate(blk, 2 * SECTOR, PREALLOC_MODE_OFF, 0, &err);
+    node_test_no_error(err);
+    fd = open(image, O_RDONLY | O_CLOEXEC);
+    g_assert_cmpint(pread(fd, buf, SECTOR, HEADER + SECTOR), ==, SECTOR);
+    close(fd);
+    g_assert_true(buffer_is_zero(buf, SECTOR));
     g_assert_cmpint(truncate(image, HEADER - 1), ==, 0);
     g_assert_cmpint(blk_co_getlength(blk), ==, 0);
     blk_end_request(blk);

@@ -2,7 +2,10 @@
 /*
  * qcow2: growing, shrinking and preallocating, judged by qemu-img.
  */
+#include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "tests/unit/block-test.h"
 #include "tests/unit/image-tools.h"
@@ -252,10 +255,8 @@ static void cut_header(int64_t len)
 /* What is mapped behind the end never shows. */
 static void coroutine_fn co_test_behind_end(void *opaque)
 {
-    static const int64_t ends[] = { 2 * MiB, 2 * MiB + 512, 3 * MiB - 1024 };
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(ends) * PREALLOC_MODE__MAX; i++) {
-        int64_t end = ends[i / PREALLOC_MODE__MAX];
+    for (PreallocMode mode = 0; mode < PREALLOC_MODE__MAX; mode++) {
+        int64_t end = mode % 2 ? 2 * MiB : 2 * MiB + 512;
         Disk d;
 
         co_start(&d, opaque, "", 4 * MiB);
@@ -266,7 +267,7 @@ static void coroutine_fn co_test_behind_end(void *opaque)
         d.len = end;
         co_open(&d);
         co_verify(&d);
-        co_resize(&d, 5 * MiB, i % PREALLOC_MODE__MAX);
+        co_resize(&d, 5 * MiB, mode);
         co_write(&d, 3 * MiB + 700, 100, 0x7c);
         co_end(&d);
     }
@@ -323,6 +324,57 @@ static void coroutine_fn co_test_preallocation(void *opaque)
             g_assert_cmpint(file_size(d.kind->data_file ? data_path : path),
                             ==, size);
         }
+        co_end(&d);
+    }
+}
+
+static int64_t blocks_of(const char *name)
+{
+    GStatBuf st;
+
+    g_assert_cmpint(g_stat(name, &st), ==, 0);
+    return st.st_blocks;
+}
+
+/* Files may not get longer than this, as on a disk that is full. */
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    limit.rlim_cur = MIN(bytes, limit.rlim_max);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+}
+
+/* Preallocation that fails on its way gives back what it has taken. */
+static void coroutine_fn co_test_failing(void *opaque)
+{
+    for (PreallocMode mode = PREALLOC_MODE_METADATA;
+         mode <= PREALLOC_MODE_FALLOC; mode++) {
+        int64_t old_blocks;
+        Error *err = NULL;
+        int ret;
+        Disk d;
+
+        co_start(&d, opaque, "", MiB + 512);
+        co_write(&d, 0, MiB, 0x12);
+        co_close(&d);
+        old_blocks = blocks_of(path);
+        co_open(&d);
+        limit_files(10 * MiB);
+        ret = co_try_resize(&d, 40 * MiB, mode, &err);
+        limit_files(RLIM_INFINITY);
+        g_assert_cmpint(ret, ==, -EFBIG);
+        error_free(err);
+        co_verify(&d);
+        co_judge(&d);
+        /* Tables have grown, by two clusters at most. */
+        g_assert_cmpint(blocks_of(path) - old_blocks, <=, 2 * 2 * MiB / 512);
+        if (d.kind->data_file) {
+            g_assert_cmpint(file_size(data_path), ==, MiB + 512);
+        }
+        co_open(&d);
+        co_resize(&d, 30 * MiB, mode);
         co_end(&d);
     }
 }
@@ -519,6 +571,7 @@ int main(int argc, char **argv)
     if (!image_test_init(&argc, &argv)) {
         return 0;
     }
+    signal(SIGXFSZ, SIG_IGN);
     dir = image_test_folder("qsd-resize");
     path = g_build_filename(dir, "image", NULL);
     data_path = g_build_filename(dir, "data", NULL);
@@ -529,6 +582,7 @@ int main(int argc, char **argv)
     add_all("behind-end", co_test_behind_end);
     add_all("l1", co_test_l1);
     add_all("preallocation", co_test_preallocation);
+    add_all("failing", co_test_failing);
     add_all("refusals", co_test_refusals);
     add_all("backing", co_test_backing);
     add_all("snapshot", co_test_snapshot);
