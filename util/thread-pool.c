@@ -16,6 +16,18 @@
 #define IDLE_SECONDS    10
 #define STACK_SIZE      (512 * 1024)
 
+/* One of so many threads is for calls without a cause. */
+#define RESERVE_SHARE   8
+
+/* Calls of the same cause: queued, running. */
+typedef struct Cause {
+    const void *key;                    /* NULL: those that have none */
+    STAILQ_HEAD(, PoolRequest) queue;
+    int64_t n_running;
+    TAILQ_ENTRY(Cause) next;            /* in waiting, if queue is not empty */
+    SLIST_ENTRY(Cause) next_unused;
+} Cause;
+
 typedef struct PoolRequest {
     ThreadPoolFunc *func;
     void *opaque;
@@ -38,33 +50,119 @@ struct ThreadPool {
 
     pthread_mutex_t lock;               /* over all below */
     pthread_cond_t work;
-    STAILQ_HEAD(, PoolRequest) queue;
+    GHashTable *causes;                 /* by key, while there are calls */
+    TAILQ_HEAD(, Cause) waiting;        /* in turn */
+    SLIST_HEAD(, Cause) unused;
     STAILQ_HEAD(, PoolRequest) done;
     int64_t min;
     int64_t max;
     int64_t n_queued;
+    int64_t n_running;
     int64_t n_threads;                  /* not exited */
     int64_t n_idle;
     bool stopping;
 };
 
+/* ---- causes; under lock ---- */
+
+static Cause *cause_get(ThreadPool *pool, const void *key)
+{
+    Cause *cause = g_hash_table_lookup(pool->causes, key);
+
+    if (cause) {
+        return cause;
+    }
+    cause = SLIST_FIRST(&pool->unused);
+    if (cause) {
+        SLIST_REMOVE_HEAD(&pool->unused, next_unused);
+    } else {
+        cause = g_new0(Cause, 1);
+        STAILQ_INIT(&cause->queue);
+    }
+    cause->key = key;
+    g_hash_table_insert(pool->causes, (void *)key, cause);
+    return cause;
+}
+
+static void cause_put(ThreadPool *pool, Cause *cause)
+{
+    if (STAILQ_EMPTY(&cause->queue) && cause->n_running == 0) {
+        g_hash_table_remove(pool->causes, cause->key);
+        SLIST_INSERT_HEAD(&pool->unused, cause, next_unused);
+    }
+}
+
+static void cause_push(ThreadPool *pool, Cause *cause, PoolRequest *request)
+{
+    if (STAILQ_EMPTY(&cause->queue)) {
+        TAILQ_INSERT_TAIL(&pool->waiting, cause, next);
+    }
+    STAILQ_INSERT_TAIL(&cause->queue, request, next);
+    pool->n_queued++;
+}
+
+static void cause_remove(ThreadPool *pool, Cause *cause, PoolRequest *request)
+{
+    STAILQ_REMOVE(&cause->queue, request, PoolRequest, next);
+    pool->n_queued--;
+    TAILQ_REMOVE(&pool->waiting, cause, next);
+    if (!STAILQ_EMPTY(&cause->queue)) {
+        TAILQ_INSERT_TAIL(&pool->waiting, cause, next);
+    }
+}
+
+/* May one more call begin? */
+static bool cause_may_run(const ThreadPool *pool, const Cause *cause)
+{
+    int64_t left = pool->max - pool->n_running;
+
+    if (pool->stopping) {
+        return true;
+    }
+    return cause->key ? cause->n_running < left - pool->max / RESERVE_SHARE
+                      : left > 0;
+}
+
+/*
+ * Whose turn it is; NULL if nothing may begin.  It looks at no more causes
+ * than there are threads: one that may not begin has some running, or else none
+ * may.
+ */
+static Cause *cause_find(const ThreadPool *pool)
+{
+    Cause *cause;
+
+    if (pool->n_running >= pool->max && !pool->stopping) {
+        return NULL;
+    }
+    TAILQ_FOREACH(cause, &pool->waiting, next) {
+        if (cause_may_run(pool, cause)) {
+            return cause;
+        }
+    }
+    return NULL;
+}
+
 /* ---- workers ---- */
 
-/* Wait for a request; false if this thread should leave.  Under lock. */
-static bool worker_wait(ThreadPool *pool)
+/* Wait for a request; NULL if this thread should leave.  Under lock. */
+static Cause *worker_wait(ThreadPool *pool)
 {
+    Cause *cause;
     struct timespec deadline;
     int ret = 0;
 
     clock_gettime(CLOCK_MONOTONIC, &deadline);
     deadline.tv_sec += IDLE_SECONDS;
     while (pool->n_threads <= pool->max) {
-        if (!STAILQ_EMPTY(&pool->queue)) {
-            return true;
+        cause = cause_find(pool);
+        if (cause) {
+            return cause;
         }
         if (pool->stopping ||
-            (ret == ETIMEDOUT && pool->n_threads > pool->min)) {
-            return false;
+            (ret == ETIMEDOUT && pool->n_threads > pool->min
+             && pool->n_queued == 0)) {
+            return NULL;
         }
         pool->n_idle++;
         if (ret == ETIMEDOUT) {         /* one of the threads to keep */
@@ -74,28 +172,43 @@ static bool worker_wait(ThreadPool *pool)
         }
         pool->n_idle--;
     }
-    return false;
+    return NULL;
+}
+
+/* Carry out the next request of @cause.  Under lock, but for the call. */
+static void worker_call(ThreadPool *pool, Cause *cause)
+{
+    PoolRequest *request = STAILQ_FIRST(&cause->queue);
+
+    cause_remove(pool, cause, request);
+    cause->n_running++;
+    pool->n_running++;
+    if (pool->n_idle > 0 && cause_find(pool)) {
+        /* What has ended may have made room for two causes. */
+        pthread_cond_signal(&pool->work);
+    }
+    pthread_mutex_unlock(&pool->lock);
+
+    request->ret = request->func(request->opaque);
+
+    pthread_mutex_lock(&pool->lock);
+    cause->n_running--;
+    pool->n_running--;
+    cause_put(pool, cause);
+    STAILQ_INSERT_TAIL(&pool->done, request, next);
+    aio_bh_schedule(pool->done_bh);
 }
 
 static void *worker_run(void *opaque)
 {
     Worker *worker = opaque;
     ThreadPool *pool = worker->pool;
+    Cause *cause;
 
     pthread_setname_np(pthread_self(), "worker");
     pthread_mutex_lock(&pool->lock);
-    while (worker_wait(pool)) {
-        PoolRequest *request = STAILQ_FIRST(&pool->queue);
-
-        STAILQ_REMOVE_HEAD(&pool->queue, next);
-        pool->n_queued--;
-        pthread_mutex_unlock(&pool->lock);
-
-        request->ret = request->func(request->opaque);
-
-        pthread_mutex_lock(&pool->lock);
-        STAILQ_INSERT_TAIL(&pool->done, request, next);
-        aio_bh_schedule(pool->done_bh);
+    while ((cause = worker_wait(pool))) {
+        worker_call(pool, cause);
     }
     pool->n_threads--;
     worker->exited = true;
@@ -201,7 +314,9 @@ static ThreadPool *pool_get(AioContext *ctx)
     pool->ctx = ctx;
     pool->done_bh = aio_bh_new(ctx, pool_done_bh, pool);
     LIST_INIT(&pool->workers);
-    STAILQ_INIT(&pool->queue);
+    pool->causes = g_hash_table_new(NULL, NULL);
+    TAILQ_INIT(&pool->waiting);
+    SLIST_INIT(&pool->unused);
     STAILQ_INIT(&pool->done);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_condattr_init(&attr);
@@ -237,6 +352,7 @@ void thread_pool_params_changed(AioContext *ctx)
 void thread_pool_free(ThreadPool *pool)
 {
     Worker *worker;
+    Cause *cause;
 
     if (!pool) {
         return;
@@ -254,21 +370,26 @@ void thread_pool_free(ThreadPool *pool)
     }
     pool_done_bh(pool);
     aio_bh_delete(pool->done_bh);
+    while ((cause = SLIST_FIRST(&pool->unused))) {
+        SLIST_REMOVE_HEAD(&pool->unused, next_unused);
+        g_free(cause);
+    }
+    g_hash_table_destroy(pool->causes);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
     g_free(pool);
 }
 
 /* Take back a request that no thread is there to serve. */
-static bool withdraw(ThreadPool *pool, PoolRequest *request)
+static bool withdraw(ThreadPool *pool, Cause *cause, PoolRequest *request)
 {
     bool stranded;
 
     pthread_mutex_lock(&pool->lock);
     stranded = pool->n_threads == 0;
     if (stranded) {
-        STAILQ_REMOVE(&pool->queue, request, PoolRequest, next);
-        pool->n_queued--;
+        cause_remove(pool, cause, request);
+        cause_put(pool, cause);
     }
     pthread_mutex_unlock(&pool->lock);
     return stranded;
@@ -276,22 +397,29 @@ static bool withdraw(ThreadPool *pool, PoolRequest *request)
 
 int coroutine_fn thread_pool_co_submit(ThreadPoolFunc *func, void *opaque)
 {
+    return thread_pool_co_submit_for(NULL, func, opaque);
+}
+
+int coroutine_fn thread_pool_co_submit_for(const void *key,
+                                           ThreadPoolFunc *func, void *opaque)
+{
     PoolRequest request = {
         .func = func, .opaque = opaque, .co = coroutine_self(),
     };
     ThreadPool *pool = pool_get(aio_context_current());
     bool need_thread;
+    Cause *cause;
 
     g_assert(request.co);
     pthread_mutex_lock(&pool->lock);
-    STAILQ_INSERT_TAIL(&pool->queue, &request, next);
-    pool->n_queued++;
+    cause = cause_get(pool, key);
+    cause_push(pool, cause, &request);
     need_thread = pool->n_queued > pool->n_idle &&
                   pool->n_threads < pool->max;
     pthread_cond_signal(&pool->work);
     pthread_mutex_unlock(&pool->lock);
 
-    if (need_thread && !worker_start(pool) && withdraw(pool, &request)) {
+    if (need_thread && !worker_start(pool) && withdraw(pool, cause, &request)) {
         return -EAGAIN;
     }
     coroutine_yield();

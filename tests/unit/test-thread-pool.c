@@ -86,6 +86,11 @@ static int gate_func(void *opaque)
     return 0;
 }
 
+static int nothing(void *opaque)
+{
+    return 0;
+}
+
 static void coroutine_fn co_gate(void *opaque)
 {
     Gate *gate = opaque;
@@ -133,6 +138,121 @@ static void test_bounds(void)
     pthread_cond_destroy(&gate.changed);
 }
 
+/* ---- causes ---- */
+
+/* A call for a cause, either one that hangs or one that is over at once. */
+typedef struct CauseCall {
+    const void *key;
+    Gate *gate;             /* NULL: over at once */
+    int *done;              /* calls that are back */
+    int order;              /* as how many-th it came back */
+} CauseCall;
+
+static void coroutine_fn co_cause_call(void *opaque)
+{
+    CauseCall *c = opaque;
+
+    thread_pool_co_submit_for(c->key, c->gate ? gate_func : nothing, c->gate);
+    c->order = ++*c->done;
+}
+
+static void start_calls(CauseCall *calls, int n, CauseCall like)
+{
+    for (int i = 0; i < n; i++) {
+        calls[i] = like;
+        coroutine_enter(coroutine_create(co_cause_call, &calls[i]));
+    }
+}
+
+static void wait_until(int *done, int n)
+{
+    while (*done < n) {
+        aio_poll(ctx, true);
+    }
+}
+
+static void gate_init(Gate *gate)
+{
+    *gate = (Gate) { 0 };
+    pthread_mutex_init(&gate->lock, NULL);
+    pthread_cond_init(&gate->changed, NULL);
+}
+
+static void gate_wait_inside(Gate *gate, int n)
+{
+    pthread_mutex_lock(&gate->lock);
+    while (gate->inside < n) {
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    }
+    pthread_mutex_unlock(&gate->lock);
+}
+
+static void gate_open(Gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->open = true;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
+}
+
+/* Everything else goes on while files hang, one of them or many. */
+static void test_hung_causes(void)
+{
+    enum { MAX = 32, EACH = 200, HUNG = 9, SHARE = 14, ALL = MAX - MAX / 8 };
+    static char keys[HUNG + 1];
+    g_autofree CauseCall *hung = g_new(CauseCall, EACH * HUNG);
+    CauseCall others[50];
+    int n_hung = 0, n_others = 0;
+    Gate gate;
+
+    gate_init(&gate);
+    aio_context_set_thread_pool_params(ctx, 0, MAX);
+    start_calls(hung, EACH, (CauseCall) { &keys[0], &gate, &n_hung });
+    gate_wait_inside(&gate, SHARE);
+    start_calls(others, 50, (CauseCall) { &keys[HUNG], NULL, &n_others });
+    wait_until(&n_others, 50);
+
+    for (int i = 1; i < HUNG; i++) {
+        start_calls(hung + i * EACH, EACH,
+                    (CauseCall) { &keys[i], &gate, &n_hung });
+    }
+    /* The last one may be left, if each file has a thread and more. */
+    gate_wait_inside(&gate, ALL - 1);
+    n_others = 0;
+    start_calls(others, 50, (CauseCall) { NULL, NULL, &n_others });
+    wait_until(&n_others, 50);
+    g_assert_cmpint(n_hung, ==, 0);
+    g_assert_cmpint(gate.most, <=, ALL);
+
+    gate_open(&gate);
+    wait_until(&n_hung, EACH * HUNG);
+    pthread_mutex_destroy(&gate.lock);
+    pthread_cond_destroy(&gate.changed);
+}
+
+/* Who has many calls does not keep the others waiting. */
+static void test_turns(void)
+{
+    enum { MANY = 100, FEW = 3 };
+    static char keys[2];
+    CauseCall many[MANY], few[FEW], first;
+    int done = 0;
+    Gate gate;
+
+    gate_init(&gate);
+    aio_context_set_thread_pool_params(ctx, 0, 1);
+    start_calls(&first, 1, (CauseCall) { NULL, &gate, &done });
+    gate_wait_inside(&gate, 1);
+    start_calls(many, MANY, (CauseCall) { &keys[0], NULL, &done });
+    start_calls(few, FEW, (CauseCall) { &keys[1], NULL, &done });
+    gate_open(&gate);
+    wait_until(&done, 1 + MANY + FEW);
+    g_assert_cmpint(few[FEW - 1].order, <=, 1 + 2 * FEW);
+    g_assert_cmpint(many[MANY - 1].order, ==, 1 + MANY + FEW);
+    pthread_mutex_destroy(&gate.lock);
+    pthread_cond_destroy(&gate.changed);
+}
+
 /* Freed with idle threads waiting, just after work. */
 static void test_min(void)
 {
@@ -169,11 +289,6 @@ static void test_no_thread(void)
 
 /* ---- figures, for -m perf ---- */
 
-static int nothing(void *opaque)
-{
-    return 0;
-}
-
 static void coroutine_fn co_perf(void *opaque)
 {
     const int n = 100000;
@@ -194,6 +309,8 @@ static void perf_submit(void)
 static const AioTest tests[] = {
     { "submit", test_submit, .threads = true },
     { "bounds", test_bounds, .threads = true },
+    { "hung-causes", test_hung_causes, .threads = true },
+    { "turns", test_turns, .threads = true },
     { "min", test_min, .threads = true },
     { "no-thread", test_no_thread },
     { "perf", perf_submit, .perf = true },
