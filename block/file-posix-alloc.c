@@ -2,9 +2,8 @@
 /*
  * Space in files and devices: length, holes, discard, zeroes, truncate.
  *
- * These calls may block for long, so all but fstat() go to the ring's kernel
- * workers or to the thread pool.  What a file turns out not to support is
- * remembered and not tried again.
+ * These calls may block for long, so all but fstat() go to the thread pool.
+ * What a file turns out not to support is remembered and not tried again.
  *
  * What takes space looks first whether there can be enough, and gives back what
  * it has taken if it fails: others use the same file system.
@@ -74,7 +73,7 @@ int64_t coroutine_fn file_co_getlength(BlockDriverState *bs)
 {
     FileState *s = bs->opaque;
     SizeCall call = { .s = s };
-    int ret = file_co_call(s->local_fs, length_call, &call);
+    int ret = file_co_io(s, s->local_fs, length_call, &call);
 
     return ret < 0 ? ret : call.length;
 }
@@ -83,7 +82,7 @@ int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs)
 {
     FileState *s = bs->opaque;
     SizeCall call = { .s = s };
-    int ret = file_co_call(s->local_fs, stat_call, &call);
+    int ret = file_co_io(s, s->local_fs, stat_call, &call);
 
     return ret < 0 ? ret : call.allocated;
 }
@@ -119,7 +118,7 @@ int64_t coroutine_fn file_co_get_free_bytes(BlockDriverState *bs)
     SizeCall call = { .s = s, .allocated = INT64_MAX };
 
     if (S_ISREG(s->type)) {
-        file_co_call(s->local_fs, free_call, &call);
+        file_co_io(s, s->local_fs, free_call, &call);
     }
     return call.allocated;
 }
@@ -201,7 +200,7 @@ int coroutine_fn file_co_block_status(BlockDriverState *bs, int64_t offset,
         return BDRV_BLOCK_EOF;
     }
     if (file_can(&s->can_seek_hole)) {
-        if (file_co_call(false, seek_call, &call) < 0) {
+        if (file_co_io(s, false, seek_call, &call) < 0) {
             file_cannot(&s->can_seek_hole);
         } else {
             ret = region_from_seek(s, &call, bytes, pnum);
@@ -284,7 +283,7 @@ static int coroutine_fn co_discard(FileState *s, int64_t offset,
     if (!file_can(&s->can_discard) || !on_blocks(s, offset, bytes)) {
         return -ENOTSUP;
     }
-    return learn(&s->can_discard, file_co_call(false, discard_call, &call));
+    return learn(&s->can_discard, file_co_io(s, false, discard_call, &call));
 }
 
 int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset,
@@ -366,7 +365,7 @@ static int coroutine_fn co_zero_and_allocate(FileState *s, int64_t offset,
     int ret;
 
     if (bytes - size->allocated > ROOM_BYTES
-        && file_co_call(s->local_fs, free_call, &room) >= 0
+        && file_co_io(s, s->local_fs, free_call, &room) >= 0
         && bytes - size->allocated > room.allocated) {
         return -ENOSPC;
     }
@@ -380,7 +379,7 @@ static int coroutine_fn co_zero_and_allocate(FileState *s, int64_t offset,
         ret = co_allocate(s, offset, bytes);
     }
     if (ret == -ENOSPC || ret == -EDQUOT) {
-        file_co_call(false, punch_zeroes_call, &range);
+        file_co_io(s, false, punch_zeroes_call, &range);
     }
     return ret;
 }
@@ -395,7 +394,7 @@ int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
     if (!S_ISREG(s->type)) {
         return co_zero_device(s, offset, bytes, flags);
     }
-    ret = file_co_call(s->local_fs, stat_call, &size);
+    ret = file_co_io(s, s->local_fs, stat_call, &size);
     if (ret < 0) {
         return ret;
     }
@@ -586,5 +585,5 @@ int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset,
     if (!S_ISREG(s->type)) {
         return co_truncate_device(bs, offset, prealloc, errp);
     }
-    return file_co_call(false, truncate_call, &call);
+    return file_co_io(s, false, truncate_call, &call);
 }

@@ -70,7 +70,8 @@ static int pool_call(void *opaque)
     return call->func(call->opaque);
 }
 
-int coroutine_fn file_co_call(bool quick, ThreadPoolFunc *func, void *opaque)
+static int coroutine_fn co_call(const void *cause, bool quick,
+                                ThreadPoolFunc *func, void *opaque)
 {
     PoolCall call = { .func = func, .opaque = opaque };
     int ret;
@@ -78,14 +79,34 @@ int coroutine_fn file_co_call(bool quick, ThreadPoolFunc *func, void *opaque)
     if (quick) {
         return func(opaque);
     }
-    ret = thread_pool_co_submit(pool_call, &call);
+    ret = thread_pool_co_submit_for(cause, pool_call, &call);
     /* Without a single thread to be had, slow is better than failed. */
     return call.ran ? ret : func(opaque);
 }
 
+int coroutine_fn file_co_call(bool quick, ThreadPoolFunc *func, void *opaque)
+{
+    /* All that is opened and closed has one share. */
+    static const char opening;
+
+    return co_call(&opening, quick, func, opaque);
+}
+
+int coroutine_fn file_co_io(const FileState *s, bool quick,
+                            ThreadPoolFunc *func, void *opaque)
+{
+    return co_call(s, quick, func, opaque);
+}
+
+/*
+ * What may wait for another process or machine goes to the thread pool, which
+ * has shares.  The ring's workers in the kernel are few, and the same for all
+ * files; and submitting may wait: a file on FUSE is asked whether it can be
+ * polled.
+ */
 static bool use_ring(const FileState *s)
 {
-    return s->aio == BLOCKDEV_AIO_OPTIONS_IO_URING
+    return s->local_fs && s->aio == BLOCKDEV_AIO_OPTIONS_IO_URING
            && aio_context_has_ring(aio_context_current());
 }
 
@@ -101,18 +122,21 @@ static int coroutine_fn co_ring(void (*prep_sqe)(struct io_uring_sqe *sqe,
     return ret == -ECANCELED ? -EAGAIN : ret;
 }
 
-/* What is no read or write: by the ring if that can, else in the pool. */
+/*
+ * What is no read or write: by the ring if that can and there is a @prep_sqe,
+ * else in the pool.
+ */
 static int coroutine_fn co_engine_call(const FileState *s,
                                        void (*prep_sqe)(
                                            struct io_uring_sqe *sqe,
                                            void *opaque),
                                        ThreadPoolFunc *func, void *opaque)
 {
-    int ret = use_ring(s) ? co_ring(prep_sqe, opaque) : -EAGAIN;
+    int ret = prep_sqe && use_ring(s) ? co_ring(prep_sqe, opaque) : -EAGAIN;
 
     for (unsigned tries = 0;
          (ret == -EINTR || ret == -EAGAIN) && tries < MAX_TRIES; tries++) {
-        ret = file_co_call(false, func, opaque);
+        ret = file_co_io(s, false, func, opaque);
     }
     return ret;
 }
@@ -158,7 +182,7 @@ static ssize_t coroutine_fn co_engine_rw(FileState *s, FileRw *rw)
     } else if (use_ring(s)) {
         n = co_ring(prep_rw, rw);
     }
-    return n == -EAGAIN ? file_co_call(false, rw_call, rw) : n;
+    return n == -EAGAIN ? file_co_io(s, false, rw_call, rw) : n;
 }
 
 static ssize_t coroutine_fn co_attempt(FileState *s, bool is_write,
@@ -473,14 +497,6 @@ typedef struct FallocateCall {
     int64_t offset, bytes;
 } FallocateCall;
 
-static void prep_fallocate(struct io_uring_sqe *sqe, void *opaque)
-{
-    FallocateCall *call = opaque;
-
-    io_uring_prep_fallocate(sqe, call->fd, call->mode, call->offset,
-                            call->bytes);
-}
-
 static int fallocate_call(void *opaque)
 {
     FallocateCall *call = opaque;
@@ -495,7 +511,7 @@ int coroutine_fn file_co_fallocate(FileState *s, int mode, int64_t offset,
     FallocateCall call = {
         .fd = s->fd, .mode = mode, .offset = offset, .bytes = bytes,
     };
-    int ret = co_engine_call(s, prep_fallocate, fallocate_call, &call);
+    int ret = co_engine_call(s, NULL, fallocate_call, &call);
 
     return ret == -ENOSYS || ret == -ENODEV ? -ENOTSUP : ret;
 }

@@ -74,12 +74,19 @@ typedef struct FileState {
 /* ---- file-posix-io.c ---- */
 
 /*
- * Run a blocking call for a coroutine: in the thread pool, or at once if
+ * Run a blocking call that opens or closes: in the thread pool, or at once if
  * @quick says that it cannot take long here.
  */
 int coroutine_fn file_co_call(bool quick, ThreadPoolFunc *func, void *opaque);
 
-/* fallocate(2) by the node's engine.  -errno; -ENOTSUP if unsupported. */
+/* The same for a call that waits for what @s is stored on. */
+int coroutine_fn file_co_io(const FileState *s, bool quick,
+                            ThreadPoolFunc *func, void *opaque);
+
+/*
+ * fallocate(2), which may take long: never by the ring, whose workers all files
+ * share.  -errno; -ENOTSUP if unsupported.
+ */
 int coroutine_fn file_co_fallocate(FileState *s, int mode, int64_t offset,
                                    int64_t bytes);
 

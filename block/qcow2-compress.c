@@ -191,10 +191,11 @@ static int run_deflate(void *opaque)
 
 static int coroutine_fn co_run(ThreadPoolFunc *func, Codec *c, size_t size)
 {
+    static const char compression;
     int ret = -EAGAIN;
 
     if (size >= POOL_MIN) {
-        ret = thread_pool_co_submit(func, c);
+        ret = thread_pool_co_submit_for(&compression, func, c);
     }
     return ret == -EAGAIN ? func(c) : ret;
 }
