@@ -343,7 +343,7 @@ static int fuse_dev_answer_init(FuseExport *exp, int fd, FuseDevRequest *dreq)
         /* Nothing may come before INIT. */
         return -EPROTO;
     }
-    len = fuse_op_init(&exp->file, &req);
+    len = fuse_init(&exp->file, &req);
     ret = fuse_dev_reply(fd, unique, req.payload, len);
     if (len < 0) {
         return len;

@@ -5,6 +5,7 @@
  *   fuse.c        policy: options, set-up, teardown        (main thread)
  *   fuse-mount.c  asking the mounter to mount and to end    (main thread)
  *   fuse-ops.c    codec and operations                      (any thread)
+ *   fuse-init.c   INIT                                      (main thread)
  *   fuse-dev.c    transport: read and write on /dev/fuse    (queue's thread)
  *   fuse-uring.c  transport: FUSE over io_uring             (queue's thread)
  *

@@ -25,9 +25,6 @@
 /* Seconds for which the kernel may trust an attribute it has seen. */
 #define FUSE_ATTR_VALID_SECONDS 1
 
-/* The oldest protocol spoken: the first with fuse_attr's blksize. */
-#define FUSE_MIN_MINOR 9
-
 typedef int coroutine_fn FuseOpFunc(FuseFile *file, FuseRequest *req);
 
 static int64_t coroutine_fn fuse_op_co_length(FuseFile *file)
@@ -70,6 +67,33 @@ static void fuse_op_mark_modified(FuseFile *file)
 {
     if (!__atomic_load_n(&file->modified, __ATOMIC_RELAXED)) {
         __atomic_store_n(&file->modified, true, __ATOMIC_RELAXED);
+    }
+}
+
+/*
+ * The modification, or change of owner, after which the file must not lend its
+ * owner's rights.  set-gid without the group's x means something else.  Called
+ * with attr_lock held.
+ */
+static void fuse_op_kill_suidgid(FuseFile *file)
+{
+    uint32_t bits = S_ISUID | (file->mode & S_IXGRP ? S_ISGID : 0);
+
+    if (file->mode & bits) {
+        __atomic_store_n(&file->mode, file->mode & ~bits, __ATOMIC_RELAXED);
+        clock_gettime(CLOCK_REALTIME, &file->ctime);
+    }
+}
+
+/* The same without the lock: nearly always there is nothing to do. */
+static void coroutine_fn fuse_op_co_kill_suidgid(FuseFile *file)
+{
+    uint32_t mode = __atomic_load_n(&file->mode, __ATOMIC_RELAXED);
+
+    if (mode & (S_ISUID | S_ISGID)) {
+        co_mutex_lock(&file->attr_lock);
+        fuse_op_kill_suidgid(file);
+        co_mutex_unlock(&file->attr_lock);
     }
 }
 
@@ -196,8 +220,12 @@ static int coroutine_fn fuse_op_co_setattr(FuseFile *file, FuseRequest *req)
         }
         fuse_op_mark_modified(file);
     }
+    if (in->valid & (FATTR_KILL_SUIDGID | FATTR_UID | FATTR_GID)) {
+        fuse_op_kill_suidgid(file);
+    }
     if (in->valid & FATTR_MODE) {
-        file->mode = S_IFREG | (in->mode & 07777);
+        __atomic_store_n(&file->mode, S_IFREG | (in->mode & 07777),
+                         __ATOMIC_RELAXED);
     }
     if (in->valid & FATTR_UID) {
         file->uid = in->uid;
@@ -236,6 +264,11 @@ static int coroutine_fn fuse_op_co_statfs(FuseFile *file, FuseRequest *req)
 
 static int coroutine_fn fuse_op_co_open(FuseFile *file, FuseRequest *req)
 {
+    const struct fuse_open_in *in = req->arg;
+
+    if (in->open_flags & FUSE_OPEN_KILL_SUIDGID) {
+        fuse_op_co_kill_suidgid(file);
+    }
     __atomic_add_fetch(&file->open_count, 1, __ATOMIC_RELAXED);
     *(struct fuse_open_out *)req->payload = (struct fuse_open_out) {
         .open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES,
@@ -381,6 +414,9 @@ static int coroutine_fn fuse_op_co_write(FuseFile *file, FuseRequest *req)
     }
     /* Writing nothing does nothing, wherever it is. */
     if (size > 0) {
+        if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) {
+            fuse_op_co_kill_suidgid(file);
+        }
         qemu_iovec_init_buf(&qiov, req->payload, size);
         ret = (int64_t)size > room
               ? fuse_op_co_append(file, in->offset, &qiov, flags)
@@ -479,6 +515,10 @@ static int coroutine_fn fuse_op_co_fallocate(FuseFile *file, FuseRequest *req)
         return -EINVAL;
     }
     end = in->offset + in->length;
+    /* Nothing in the request says it. */
+    if (req->in->uid != 0) {
+        fuse_op_co_kill_suidgid(file);
+    }
 
     switch (in->mode) {
     case 0:
@@ -552,60 +592,6 @@ static int coroutine_fn fuse_op_co_lseek(FuseFile *file, FuseRequest *req)
         .offset = offset,
     };
     return sizeof(struct fuse_lseek_out);
-}
-
-/* ---- INIT ---- */
-
-/* fuse_init_in grew with 7.36; older kernels send the first four members. */
-#define FUSE_INIT_IN_MIN offsetof(struct fuse_init_in, flags2)
-
-static uint64_t fuse_op_wanted_flags(const FuseFile *file)
-{
-    uint64_t flags = FUSE_ASYNC_READ | FUSE_ASYNC_DIO | FUSE_BIG_WRITES
-                     | FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_HANDLE_KILLPRIV_V2
-                     | FUSE_DIRECT_IO_ALLOW_MMAP;
-
-    if (file->offer_uring) {
-        flags |= FUSE_OVER_IO_URING;
-    }
-    return flags;
-}
-
-int fuse_op_init(FuseFile *file, FuseRequest *req)
-{
-    const struct fuse_init_in *in = req->arg;
-    struct fuse_init_out *out = req->payload;
-    uint64_t offered;
-
-    if (req->arg_len < FUSE_INIT_IN_MIN || file->init_done) {
-        return -EINVAL;
-    }
-    memset(out, 0, sizeof(*out));
-    out->major = FUSE_KERNEL_VERSION;
-    out->minor = FUSE_KERNEL_MINOR_VERSION;
-    if (in->major > FUSE_KERNEL_VERSION) {
-        /* The kernel answers with an INIT of our major version. */
-        return sizeof(*out);
-    }
-    if (in->major < FUSE_KERNEL_VERSION || in->minor < FUSE_MIN_MINOR) {
-        return -EPROTO;
-    }
-    offered = in->flags;
-    if ((in->flags & FUSE_INIT_EXT) && req->arg_len >= sizeof(*in)) {
-        offered |= (uint64_t)in->flags2 << 32;
-    }
-    file->init_flags = offered & fuse_op_wanted_flags(file);
-    file->init_done = true;
-
-    out->max_readahead = in->max_readahead;
-    out->flags = file->init_flags;
-    out->flags2 = file->init_flags >> 32;
-    out->max_background = FUSE_MAX_BACKGROUND;
-    out->congestion_threshold = FUSE_MAX_BACKGROUND / 4 * 3;
-    out->max_write = FUSE_MAX_IO_BYTES;
-    out->time_gran = 1;
-    out->max_pages = FUSE_MAX_IO_BYTES / sysconf(_SC_PAGESIZE);
-    return in->minor < 23 ? FUSE_COMPAT_22_INIT_OUT_SIZE : sizeof(*out);
 }
 
 /* ---- the table ---- */

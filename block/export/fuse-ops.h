@@ -36,7 +36,8 @@ typedef struct FuseFile {
     uint64_t init_flags;        /* what INIT agreed on */
 
     CoMutex attr_lock;          /* length changes, and the fields below */
-    uint32_t mode;              /* permission bits and S_IFREG */
+    uint32_t mode;              /* permission bits and S_IFREG; set atomically,
+                                   so that writers see set-uid without it */
     uint32_t uid, gid;
     struct timespec atime, mtime, ctime;
 
@@ -73,7 +74,7 @@ bool fuse_op_has_reply(uint32_t opcode);
  */
 int coroutine_fn fuse_op_co_run(FuseFile *file, FuseRequest *req);
 
-/* INIT alone; does not wait.  Returns as fuse_op_co_run(). */
-int fuse_op_init(FuseFile *file, FuseRequest *req);
+/* fuse-init.c: INIT alone; does not wait.  Returns as fuse_op_co_run(). */
+int fuse_init(FuseFile *file, FuseRequest *req);
 
 #endif /* BLOCK_EXPORT_FUSE_OPS_H */

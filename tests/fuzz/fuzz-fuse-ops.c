@@ -96,7 +96,7 @@ static void coroutine_fn request_co(void *opaque)
     int ret;
 
     if (r->in.opcode == FUSE_INIT) {
-        ret = fuse_op_init(&r->target->file, &r->req);
+        ret = fuse_init(&r->target->file, &r->req);
     } else {
         blk_co_begin_request(r->target->blk);
         ret = fuse_op_co_run(&r->target->file, &r->req);

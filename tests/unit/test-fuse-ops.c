@@ -155,7 +155,7 @@ static int do_setattr(Fixture *f, struct fuse_setattr_in in)
 static int do_init(FuseFile *file, struct fuse_init_in in, size_t len,
                    struct fuse_init_out *out)
 {
-    return fuse_op_init(file, &(FuseRequest) {
+    return fuse_init(file, &(FuseRequest) {
         .arg = &in, .arg_len = len, .payload = out,
         .payload_size = sizeof(*out),
     });
@@ -271,6 +271,57 @@ static void test_setattr(void)
     g_assert_cmpint(do_setattr(&f, mode), >, 0);
     g_assert_cmpint(do_setattr(&f, uid), >, 0);
     g_assert_cmpuint(do_getattr(&f)->uid, ==, 7);
+    fixture_teardown(&f);
+}
+
+/* Who says so, or need not say so, takes set-uid and set-gid away. */
+static void test_kill_suidgid(void)
+{
+    static const struct {
+        uint32_t before, after;
+    } modes[] = {
+        { 06755, 0755 }, { 04600, 0600 }, { 02755, 0755 },
+        { 02644, 02644 },           /* set-gid, but no program */
+        { 0600, 0600 },
+    };
+    struct fuse_setattr_in owner = { .valid = FATTR_UID, .uid = 7 };
+    struct fuse_setattr_in size = {
+        .valid = FATTR_SIZE | FATTR_KILL_SUIDGID, .size = IMAGE_SIZE,
+    };
+    Fixture f;
+
+    fixture_setup(&f, true, false, true);
+    for (unsigned i = 0; i < G_N_ELEMENTS(modes) * 4; i++) {
+        struct fuse_setattr_in mode = {
+            .valid = FATTR_MODE, .mode = modes[i / 4].before,
+        };
+        uint32_t flags = FUSE_WRITE_KILL_SUIDGID;
+
+        g_assert_cmpint(do_setattr(&f, mode), >, 0);
+        g_assert_cmpint(do_write(&f, 0, 512), ==, 512);
+        g_assert_cmpint(CALL(&f, FUSE_OPEN, 0, (struct fuse_open_in) { 0 }),
+                        >, 0);
+        g_assert_cmpuint(do_getattr(&f)->mode, ==, S_IFREG | mode.mode);
+        switch (i % 4) {
+        case 0:
+            g_assert_cmpint(CALL(&f, FUSE_WRITE, 512, (struct fuse_write_in) {
+                .size = 512, .write_flags = flags,
+            }), >, 0);
+            break;
+        case 1:
+            g_assert_cmpint(CALL(&f, FUSE_OPEN, 0, (struct fuse_open_in) {
+                .open_flags = FUSE_OPEN_KILL_SUIDGID,
+            }), >, 0);
+            break;
+        case 2:
+            g_assert_cmpint(do_setattr(&f, size), >, 0);
+            break;
+        default:
+            g_assert_cmpint(do_setattr(&f, owner), >, 0);
+        }
+        g_assert_cmpuint(do_getattr(&f)->mode, ==,
+                         S_IFREG | modes[i / 4].after);
+    }
     fixture_teardown(&f);
 }
 
@@ -513,6 +564,7 @@ int main(int argc, char **argv)
     g_test_add_func("/fuse-ops/init", test_init);
     g_test_add_func("/fuse-ops/getattr", test_getattr);
     g_test_add_func("/fuse-ops/setattr", test_setattr);
+    g_test_add_func("/fuse-ops/kill-suidgid", test_kill_suidgid);
     g_test_add_func("/fuse-ops/open", test_open);
     g_test_add_func("/fuse-ops/read", test_read);
     g_test_add_func("/fuse-ops/write", test_write);
