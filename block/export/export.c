@@ -120,7 +120,10 @@ static bool coroutine_fn blk_exp_co_attach(BlockExport *exp,
             error_setg(errp, "Cannot export read-only node as writable");
             return false;
         }
-        perm |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
+        perm |= BLK_PERM_WRITE;
+        if (!exp->drv->resizes || exp->drv->resizes(opts)) {
+            perm |= BLK_PERM_RESIZE;
+        }
     }
     name = g_strdup_printf("block export '%s'", exp->id);
     exp->blk = blk_new(name, perm, BLK_PERM_ALL);

@@ -37,6 +37,9 @@ typedef struct BlockExportDriver {
     /* Free what co_create allocated; co_shutdown has returned. */
     void (*free)(BlockExport *exp);
 
+    /* May clients of a writable export change its length?  NULL: yes. */
+    bool (*resizes)(const BlockExportOptions *opts);
+
     /* True while clients hold the export open (block-export-del mode=safe). */
     bool (*in_use)(BlockExport *exp);
 

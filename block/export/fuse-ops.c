@@ -39,6 +39,7 @@ void fuse_file_init(FuseFile *file, BlockBackend *blk, bool writable,
         .blk = blk,
         .writable = writable,
         .growable = growable,
+        .resizable = true,
         .allow_other = allow_other,
         .mode = S_IFREG | S_IRUSR | (writable ? S_IWUSR : 0),
         .uid = getuid(),
@@ -202,6 +203,18 @@ static void fuse_op_set_times(FuseFile *file, const struct fuse_setattr_in *in)
     file->ctime = now;
 }
 
+/* Both directions work; what is new reads as zeroes.  attr_lock held. */
+static int coroutine_fn fuse_op_co_truncate(FuseFile *file, int64_t size)
+{
+    if (!file->resizable) {
+        int64_t length = fuse_op_co_length(file);
+
+        return length < 0 ? length : length == size ? 0 : -EPERM;
+    }
+    return blk_co_truncate(file->blk, size, PREALLOC_MODE_OFF,
+                           BDRV_REQ_ZERO_WRITE, NULL);
+}
+
 static int coroutine_fn fuse_op_co_setattr(FuseFile *file, FuseRequest *req)
 {
     const struct fuse_setattr_in *in = req->arg;
@@ -212,9 +225,7 @@ static int coroutine_fn fuse_op_co_setattr(FuseFile *file, FuseRequest *req)
     }
     co_mutex_lock(&file->attr_lock);
     if (in->valid & FATTR_SIZE) {
-        /* Both directions work; what is new reads as zeroes. */
-        ret = blk_co_truncate(file->blk, in->size, PREALLOC_MODE_OFF,
-                              BDRV_REQ_ZERO_WRITE, NULL);
+        ret = fuse_op_co_truncate(file, in->size);
         if (ret < 0) {
             goto out;
         }
@@ -343,6 +354,9 @@ static int64_t coroutine_fn fuse_op_co_grow(FuseFile *file, int64_t length,
     if (length < 0 || length >= end) {
         return length;
     }
+    if (!file->resizable) {
+        return -EPERM;
+    }
     if (end > BDRV_MAX_LENGTH) {
         return -EFBIG;
     }
@@ -465,7 +479,7 @@ static int coroutine_fn fuse_op_co_allocate(FuseFile *file, int64_t offset,
     int64_t gap, ret;
 
     /* Inside the file, callers emulate it by writing: posix_fallocate. */
-    if (length >= 0 && offset < length) {
+    if (length >= 0 && offset < length && (end <= length || file->resizable)) {
         return -EOPNOTSUPP;
     }
     /* The gap before the range stays a hole. */

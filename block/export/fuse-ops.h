@@ -29,6 +29,7 @@ typedef struct FuseFile {
     BlockBackend *blk;
     bool writable;
     bool growable;              /* writes past the end extend */
+    bool resizable;             /* clients may change the length */
     bool allow_other;
     bool offer_uring;           /* accept FUSE_OVER_IO_URING at INIT */
 
@@ -54,7 +55,10 @@ typedef struct FuseRequest {
     size_t payload_size;        /* bytes the reply may take */
 } FuseRequest;
 
-/* @blk is attached; owner is this process, mode as for a new export. */
+/*
+ * @blk is attached; owner is this process, mode as for a new export.  The file
+ * is resizable.
+ */
 void fuse_file_init(FuseFile *file, BlockBackend *blk, bool writable,
                     bool growable, bool allow_other);
 

@@ -329,6 +329,11 @@ static bool coroutine_fn fuse_co_start(FuseExport *exp, Error **errp)
 
 static void coroutine_fn fuse_co_shutdown(BlockExport *common);
 
+static bool fuse_resizes(const BlockExportOptions *opts)
+{
+    return !opts->u.fuse.has_resizable || opts->u.fuse.resizable;
+}
+
 /* What one attempt to bring the export up needs, and leaves behind. */
 static void fuse_init_life(FuseExport *exp, const BlockExportOptions *opts)
 {
@@ -336,6 +341,7 @@ static void fuse_init_life(FuseExport *exp, const BlockExportOptions *opts)
 
     fuse_file_init(&exp->file, exp->common.blk, opts->writable,
                    opts->u.fuse.growable, false);
+    exp->file.resizable = fuse_resizes(opts);
     exp->mount.fd = -1;
     exp->uring_wanted = exp->uring_broken = exp->uring_served = false;
     exp->halted = exp->ended = false;
@@ -399,6 +405,10 @@ static bool coroutine_fn fuse_co_bring_up_somehow(
 static bool fuse_check_options(const BlockExportOptionsFuse *opts,
                                Error **errp)
 {
+    if (opts->growable && opts->has_resizable && !opts->resizable) {
+        error_setg(errp, "growable=on cannot be used with resizable=off");
+        return false;
+    }
     if (opts->has_queue_depth
         && (opts->queue_depth < 1
             || opts->queue_depth > FUSE_MAX_QUEUE_DEPTH)) {
@@ -512,6 +522,7 @@ const BlockExportDriver blk_exp_fuse = {
     .co_create = fuse_co_create,
     .co_shutdown = fuse_co_shutdown,
     .free = fuse_free,
+    .resizes = fuse_resizes,
     .in_use = fuse_in_use,
     .query = fuse_query,
 };

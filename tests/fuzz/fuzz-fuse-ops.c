@@ -24,6 +24,7 @@ enum {
     FLAG_FILE = 8,              /* a file in memory, not null-co */
     FLAG_TOGETHER = 16,         /* requests do not wait for each other */
     FLAG_WINDOW = 32,           /* a part of the node, by raw */
+    FLAG_FIXED = 64,            /* clients may not change the length */
 };
 
 #define IMAGE_SIZE (128 * 1024 + 512)
@@ -73,6 +74,9 @@ static void target_init(Target *t)
     t->blk = fuse_test_user_new(json, writable);
     fuse_file_init(&t->file, t->blk, writable, t->flags & FLAG_GROWABLE,
                    t->flags & FLAG_ALLOW_OTHER);
+    if (t->flags & FLAG_FIXED) {
+        t->file.growable = t->file.resizable = false;
+    }
 }
 
 static void coroutine_fn teardown_co(void *opaque)
@@ -81,7 +85,7 @@ static void coroutine_fn teardown_co(void *opaque)
     int64_t length = blk_co_getlength(t->blk);
 
     g_assert_cmpint(length, >=, 0);
-    if (!(t->flags & FLAG_WRITABLE)) {
+    if (!(t->flags & FLAG_WRITABLE) || (t->flags & FLAG_FIXED)) {
         g_assert_cmpint(length, ==,
                         t->flags & FLAG_WINDOW ? 65536 :
                         t->flags & FLAG_FILE ? IMAGE_SIZE

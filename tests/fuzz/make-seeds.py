@@ -282,7 +282,7 @@ def write_qmp():
 
 def main():
     for name, requests in FUSE.items():
-        for flags in (0x00, 0x0f, 0x19, 0x2b):
+        for flags in (0x00, 0x0f, 0x19, 0x2b, 0x4d):
             write('fuse-ops', f'{name}-{flags:02x}',
                   fuse_ops_seed(flags, requests))
         for flags in (0x02, 0x06):

@@ -480,6 +480,39 @@ static void test_failed_growth(void)
     fixture_teardown(&f);
 }
 
+/* resizable=off: whatever clients do, the length stays. */
+static void test_fixed_length(void)
+{
+    struct fuse_setattr_in size = { .valid = FATTR_SIZE };
+    const uint64_t others[] = { 0, 1, IMAGE_SIZE - 1, IMAGE_SIZE + 1, 1 << 30 };
+    Fixture f;
+
+    fixture_setup(&f, true, false, false);
+    f.file.resizable = false;
+    for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
+        size.size = others[i];
+        g_assert_cmpint(do_setattr(&f, size), ==, -EPERM);
+    }
+    size.size = IMAGE_SIZE;
+    g_assert_cmpint(do_setattr(&f, size), >, 0);
+    g_assert_cmpint(do_write(&f, IMAGE_SIZE, 512), ==, -ENOSPC);
+    g_assert_cmpint(do_write(&f, IMAGE_SIZE - 12, 512), ==, 12);
+    g_assert_cmpint(do_fallocate(&f, 0, IMAGE_SIZE, 0), ==, -EOPNOTSUPP);
+    g_assert_cmpint(do_fallocate(&f, 0, IMAGE_SIZE + 1, 0), ==, -EPERM);
+    g_assert_cmpint(do_fallocate(&f, IMAGE_SIZE, 512, 0), ==, -EPERM);
+    g_assert_cmpint(do_fallocate(&f, IMAGE_SIZE + 512, 512, 0), ==, -EPERM);
+    g_assert_cmpint(do_fallocate(&f, 0, IMAGE_SIZE + 1, FALLOC_FL_ZERO_RANGE),
+                    ==, -EPERM);
+    g_assert_cmpint(do_read(&f, 100, 1), ==, 1);
+    g_assert_cmpint(f.payload[0], ==, 100);
+    g_assert_cmpint(do_fallocate(&f, 0, IMAGE_SIZE, FALLOC_FL_ZERO_RANGE), ==,
+                    0);
+    g_assert_cmpint(do_fallocate(&f, 0, IMAGE_SIZE + 1, FALLOC_FL_ZERO_RANGE
+                                 | FALLOC_FL_KEEP_SIZE), ==, 0);
+    g_assert_cmpuint(do_getattr(&f)->size, ==, IMAGE_SIZE);
+    fixture_teardown(&f);
+}
+
 static void test_lseek(void)
 {
     struct fuse_setattr_in size = { .valid = FATTR_SIZE, .size = 0 };
@@ -570,6 +603,7 @@ int main(int argc, char **argv)
     g_test_add_func("/fuse-ops/write", test_write);
     g_test_add_func("/fuse-ops/fallocate", test_fallocate);
     g_test_add_func("/fuse-ops/failed-growth", test_failed_growth);
+    g_test_add_func("/fuse-ops/fixed-length", test_fixed_length);
     g_test_add_func("/fuse-ops/lseek", test_lseek);
     g_test_add_func("/fuse-ops/short-arguments", test_short_arguments);
     g_test_add_func("/fuse-ops/random-requests", test_random_requests);
