@@ -1,21 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * CoEvent: one coroutine waits, with a deadline, for something to happen.
+ * CoEvent: coroutines wait, each with a deadline, for something to happen.
  *
- * Everything happens in one thread, the waiter's; an event from another thread
- * is brought there by a bottom half first.
+ * Everything happens in one thread, the waiters'; an event from another thread
+ * is brought there by a bottom half first.  Whoever waits sees to it that the
+ * event is still there when time runs out.
  */
 #ifndef UTIL_CO_EVENT_H
 #define UTIL_CO_EVENT_H
 
 #include "util/aio.h"
 
+typedef struct CoEventWaiter CoEventWaiter;
+
+/* Zeroes are an event that has not happened. */
 typedef struct CoEvent {
     bool happened;
-    Coroutine *waiter;
+    CoEventWaiter *waiters;
 } CoEvent;
 
-/* It happened: lets the waiter go on.  Later calls do nothing. */
+/*
+ * It happened: lets the waiters go on, and does not look at @event after that.
+ * Later calls do nothing.
+ */
 void co_event_set(CoEvent *event);
 
 /*

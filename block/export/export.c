@@ -33,8 +33,9 @@ static const BlockExportDriver *const blk_exp_drivers[] = {
 static TAILQ_HEAD(, BlockExport) blk_exports =
     TAILQ_HEAD_INITIALIZER(blk_exports);
 
-/* Set while somebody waits for blk_exports to become empty. */
-static CoEvent *blk_exp_all_gone;
+/* The daemon is ending: what is still starting ends when it has started. */
+static bool blk_exp_closing;
+static CoEvent blk_exp_all_gone;        /* ... and blk_exports is empty */
 
 static BlockExport *blk_exp_find(const char *id)
 {
@@ -103,43 +104,81 @@ static bool blk_exp_add_iothreads(BlockExport *exp,
     return true;
 }
 
-/* Attach to the node with the permissions that an export takes. */
+/* The node that @opts name, if it may be exported like that. */
+static BlockDriverState *blk_exp_find_node(const BlockExportOptions *opts,
+                                           Error **errp)
+{
+    BlockDriverState *bs = bdrv_lookup_node(NULL, opts->node_name, errp);
+
+    if (bs && opts->writable && bdrv_is_read_only(bs)) {
+        error_setg(errp, "Cannot export read-only node as writable");
+        return NULL;
+    }
+    return bs;
+}
+
+/*
+ * Attach to the node with the permissions that an export takes.  All that
+ * @opts name is looked up before the first wait.
+ */
 static bool coroutine_fn blk_exp_co_attach(BlockExport *exp,
                                            const BlockExportOptions *opts,
                                            Error **errp)
 {
-    BlockDriverState *bs = bdrv_lookup_node(NULL, opts->node_name, errp);
+    BlockDriverState *bs = blk_exp_find_node(opts, errp);
     uint64_t perm = BLK_PERM_CONSISTENT_READ;
-    g_autofree char *name = NULL;
+    g_autofree char *name = g_strdup_printf("block export '%s'", exp->id);
 
-    if (!bs) {
+    if (!bs || !blk_exp_add_iothreads(exp, opts, errp)) {
         return false;
     }
     if (opts->writable) {
-        if (bdrv_is_read_only(bs)) {
-            error_setg(errp, "Cannot export read-only node as writable");
-            return false;
-        }
         perm |= BLK_PERM_WRITE;
         if (!exp->drv->resizes || exp->drv->resizes(opts)) {
             perm |= BLK_PERM_RESIZE;
         }
     }
-    name = g_strdup_printf("block export '%s'", exp->id);
+    exp->node_name = g_strdup(bdrv_get_node_name(bs));
     exp->blk = blk_new(name, perm, BLK_PERM_ALL);
     blk_set_writethrough(exp->blk, opts->writethrough);
     return blk_co_attach(exp->blk, bs, errp);
 }
 
-static void coroutine_fn blk_exp_co_free(BlockExport *exp)
+static void blk_exp_unref(BlockExport *exp)
+{
+    if (--exp->refcnt == 0) {
+        g_free(exp->id);
+        g_free(exp->node_name);
+        g_free(exp);
+    }
+}
+
+/* Release the node and the threads; only then the id is free again. */
+static void coroutine_fn blk_exp_co_release(BlockExport *exp)
 {
     for (unsigned i = 0; i < exp->n_iothreads; i++) {
         iothread_unref(exp->iothreads[i]);
     }
-    blk_co_free(exp->blk);
     g_free(exp->iothreads);
-    g_free(exp->id);
-    g_free(exp);
+    blk_co_free(exp->blk);
+    TAILQ_REMOVE(&blk_exports, exp, next);
+    if (blk_exp_closing && TAILQ_EMPTY(&blk_exports)) {
+        co_event_set(&blk_exp_all_gone);
+    }
+}
+
+static BlockExport *blk_exp_new(const BlockExportDriver *drv, const char *id)
+{
+    BlockExport *exp = g_malloc0(drv->instance_size);
+
+    exp->drv = drv;
+    exp->refcnt = 1;
+    exp->id = g_strdup(id);
+    /* Listed from now on: creation waits, and the id is taken meanwhile. */
+    exp->starting = true;
+    /* The newest comes first in query-block-exports. */
+    TAILQ_INSERT_HEAD(&blk_exports, exp, next);
+    return exp;
 }
 
 bool coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, Error **errp)
@@ -159,26 +198,18 @@ bool coroutine_fn blk_exp_co_add(const BlockExportOptions *opts, Error **errp)
         error_setg(errp, "No driver found for the requested export type");
         return false;
     }
-    exp = g_malloc0(drv->instance_size);
-    exp->drv = drv;
-    exp->id = g_strdup(opts->id);
-    /* Listed from now on: creation waits, and the id is taken meanwhile. */
-    exp->starting = true;
-    /* The newest comes first in query-block-exports. */
-    TAILQ_INSERT_HEAD(&blk_exports, exp, next);
-
+    exp = blk_exp_new(drv, opts->id);
     if (blk_exp_co_attach(exp, opts, errp)
-        && blk_exp_add_iothreads(exp, opts, errp)
         && drv->co_create(exp, opts, errp)) {
         exp->starting = false;
         trace(export_add, "id=%s", exp->id);
-        if (blk_exp_all_gone) {     /* the daemon is ending meanwhile */
+        if (blk_exp_closing) {
             blk_exp_request_shutdown(exp);
         }
         return true;
     }
-    TAILQ_REMOVE(&blk_exports, exp, next);
-    blk_exp_co_free(exp);
+    blk_exp_co_release(exp);
+    blk_exp_unref(exp);
     return false;
 }
 
@@ -193,24 +224,16 @@ void coroutine_fn qmp_block_export_add(const BlockExportOptions *arg,
 static void coroutine_fn blk_exp_co_shutdown(void *opaque)
 {
     BlockExport *exp = opaque;
-    const BlockExportDriver *drv = exp->drv;
-    CoEvent *deleted;
 
     trace(export_shutdown, "id=%s", exp->id);
-    drv->co_shutdown(exp);
-    drv->free(exp);
-    deleted = exp->deleted;
-    TAILQ_REMOVE(&blk_exports, exp, next);
+    exp->drv->co_shutdown(exp);
+    exp->drv->free(exp);
+    blk_exp_co_release(exp);
     trace(export_deleted, "id=%s", exp->id);
     qapi_event_send(QAPI_EVENT_BLOCK_EXPORT_DELETED,
                     &(QapiEventBlockExportDeleted) { .id = exp->id });
-    blk_exp_co_free(exp);
-    if (deleted) {
-        co_event_set(deleted);
-    }
-    if (blk_exp_all_gone && TAILQ_EMPTY(&blk_exports)) {
-        co_event_set(blk_exp_all_gone);
-    }
+    co_event_set(&exp->deleted);
+    blk_exp_unref(exp);
 }
 
 void blk_exp_request_shutdown(BlockExport *exp)
@@ -221,22 +244,21 @@ void blk_exp_request_shutdown(BlockExport *exp)
     }
 }
 
-/* Wait for a client that is about to go; true if none is left. */
-static bool coroutine_fn blk_exp_co_settle(const char *id)
+/*
+ * Wait for a client that is about to go; true if none is left, or if the
+ * export is ending anyway.  The caller has a reference.
+ */
+static bool coroutine_fn blk_exp_co_settle(BlockExport *exp)
 {
     int64_t end = clock_now_ns() + BLK_EXP_CLOSE_GRACE_NS;
 
-    for (;;) {
-        BlockExport *exp = blk_exp_find(id);
-
-        if (!exp || !exp->drv->in_use(exp)) {
-            return true;
-        }
+    while (!exp->shutting_down && exp->drv->in_use(exp)) {
         if (clock_now_ns() >= end) {
             return false;
         }
         aio_co_sleep_ns(BLK_EXP_CLOSE_POLL_NS);
     }
+    return true;
 }
 
 void coroutine_fn qmp_block_export_del(const QmpBlockExportDelArg *arg,
@@ -244,7 +266,6 @@ void coroutine_fn qmp_block_export_del(const QmpBlockExportDelArg *arg,
 {
     bool hard = arg->has_mode && arg->mode == BLOCK_EXPORT_REMOVE_MODE_HARD;
     BlockExport *exp = blk_exp_find(arg->id);
-    CoEvent deleted = { 0 };
 
     if (!exp || exp->starting) {
         error_setg(errp, "Export '%s' is not found", arg->id);
@@ -254,37 +275,42 @@ void coroutine_fn qmp_block_export_del(const QmpBlockExportDelArg *arg,
         error_setg(errp, "Export '%s' is already shutting down", arg->id);
         return;
     }
-    if (!hard && !blk_exp_co_settle(arg->id)) {
+    exp->refcnt++;
+    if (hard || blk_exp_co_settle(exp)) {
+        blk_exp_request_shutdown(exp);
+        /* If storage does not answer, the event comes when it does. */
+        co_event_wait(&exp->deleted, BLK_EXP_SHUTDOWN_TIMEOUT_NS);
+    } else {
         error_setg(errp, "export '%s' still in use", arg->id);
         error_append_hint(errp, "Use mode='hard' to force client "
                           "disconnect\n");
-        return;
     }
-    /* Settling waited: the export may have ended by itself. */
-    exp = blk_exp_find(arg->id);
-    if (!exp || exp->shutting_down) {
-        return;
+    blk_exp_unref(exp);
+}
+
+/* One that is to be shut down and does not know it yet, or NULL. */
+static BlockExport *blk_exp_next_running(void)
+{
+    BlockExport *exp;
+
+    TAILQ_FOREACH(exp, &blk_exports, next) {
+        if (!exp->starting && !exp->shutting_down) {
+            return exp;
+        }
     }
-    exp->deleted = &deleted;
-    blk_exp_request_shutdown(exp);
-    if (!co_event_wait(&deleted, BLK_EXP_SHUTDOWN_TIMEOUT_NS)) {
-        /* Storage does not answer; BLOCK_EXPORT_DELETED comes when it does. */
-        exp->deleted = NULL;
-    }
+    return NULL;
 }
 
 bool coroutine_fn blk_exp_co_close_all(void)
 {
-    CoEvent all_gone = { 0 };
-    BlockExport *exp, *next;
+    BlockExport *exp;
 
-    TAILQ_FOREACH_SAFE(exp, &blk_exports, next, next) {
+    blk_exp_closing = true;
+    while ((exp = blk_exp_next_running())) {
         blk_exp_request_shutdown(exp);
     }
     if (!TAILQ_EMPTY(&blk_exports)) {
-        blk_exp_all_gone = &all_gone;
-        co_event_wait(&all_gone, BLK_EXP_SHUTDOWN_TIMEOUT_NS);
-        blk_exp_all_gone = NULL;
+        co_event_wait(&blk_exp_all_gone, BLK_EXP_SHUTDOWN_TIMEOUT_NS);
     }
     return TAILQ_EMPTY(&blk_exports);
 }
@@ -305,7 +331,7 @@ BlockExportInfoList *coroutine_fn qmp_query_block_exports(Error **errp)
         info = g_new0(BlockExportInfo, 1);
         info->id = g_strdup(exp->id);
         info->type = exp->drv->type;
-        info->node_name = g_strdup(bdrv_get_node_name(blk_bs(exp->blk)));
+        info->node_name = g_strdup(exp->node_name);
         info->shutting_down = exp->shutting_down;
         if (exp->drv->query) {
             exp->drv->query(exp, info);

@@ -4,7 +4,9 @@
  *
  * Main thread.  An export holds a BlockBackend and references on the IOThreads
  * that serve it.  Its life: created; shutting down (takes nothing new, finishes
- * what is in flight); deleted, which sends BLOCK_EXPORT_DELETED.
+ * what is in flight); deleted, which sends BLOCK_EXPORT_DELETED.  Its id is
+ * taken from the first to the last; who waits with an export in hand has a
+ * reference, for the struct may be all that is left when the wait is over.
  */
 #ifndef BLOCK_EXPORT_EXPORT_H
 #define BLOCK_EXPORT_EXPORT_H
@@ -49,13 +51,15 @@ typedef struct BlockExportDriver {
 
 struct BlockExport {
     const BlockExportDriver *drv;
+    unsigned refcnt;                /* one of its own until it is deleted */
     char *id;
+    char *node_name;                /* of the node that is exported */
     BlockBackend *blk;
     IOThread **iothreads;           /* n_iothreads of them; none: main loop */
     unsigned n_iothreads;
     bool starting;                  /* co_create has not returned */
     bool shutting_down;
-    CoEvent *deleted;               /* who waits for its end, or NULL */
+    CoEvent deleted;
     TAILQ_ENTRY(BlockExport) next;
 };
 

@@ -478,7 +478,7 @@ static void coroutine_fn co_wait_event(void *opaque)
     start = clock_now_ns();
     g_assert_false(co_event_wait(&event, 2000000));
     g_assert_cmpint(clock_now_ns() - start, >=, 2000000);
-    g_assert_null(event.waiter);
+    g_assert_null(event.waiters);
 
     aio_bh_schedule_oneshot(ctx, set_event, &event);
     g_assert_true(co_event_wait(&event, -1));
@@ -501,6 +501,51 @@ static void coroutine_fn co_wait_event(void *opaque)
 static void test_co_event(void)
 {
     co_test_run(co_wait_event, NULL);
+}
+
+typedef struct EventWaiter {
+    CoEvent *event;
+    int64_t timeout_ns;
+    int result;                 /* -1: it still waits */
+} EventWaiter;
+
+static void coroutine_fn co_wait_with_others(void *opaque)
+{
+    EventWaiter *w = opaque;
+
+    w->result = -1;
+    w->result = co_event_wait(w->event, w->timeout_ns);
+}
+
+/* Several wait for one event, some of them not long enough. */
+static void coroutine_fn co_wait_event_together(void *opaque)
+{
+    CoEvent *event = g_new0(CoEvent, 1);
+    EventWaiter w[] = {
+        { event, -1 }, { event, 1000000 }, { event, -1 }, { event, 1000000 },
+        { event, INT64_MAX / 2 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(w); i++) {
+        coroutine_enter(coroutine_create(co_wait_with_others, &w[i]));
+        g_assert_cmpint(w[i].result, ==, -1);
+    }
+    while (w[1].result < 0 || w[3].result < 0) {
+        aio_co_sleep_ns(1000000);
+    }
+    g_assert_cmpint(w[1].result, ==, 0);
+    g_assert_cmpint(w[3].result, ==, 0);
+    aio_bh_schedule_oneshot(ctx, set_event, event);
+    while (w[0].result < 0 || w[2].result < 0 || w[4].result < 0) {
+        aio_co_sleep_ns(1000000);
+    }
+    g_assert_true(w[0].result && w[2].result && w[4].result);
+    g_free(event);
+}
+
+static void test_co_event_together(void)
+{
+    co_test_run(co_wait_event_together, NULL);
 }
 
 static void coroutine_fn co_echo(void *opaque)
@@ -682,6 +727,7 @@ static const AioTest tests[] = {
     { "fd-regular-file", test_fd_regular_file },
     { "co-sleep", test_co_sleep },
     { "co-event", test_co_event },
+    { "co-event-together", test_co_event_together },
     { "co-wait-fd", test_co_wait_fd },
     { "co-wake", test_co_wake },
     { "co-schedule", test_co_schedule },
