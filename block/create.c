@@ -38,15 +38,16 @@ BlockDriverState *coroutine_fn bdrv_co_open_ref(const BlockdevRef *ref,
 {
     BlockDriverState *bs;
 
-    bdrv_graph_co_lock();
     if (ref->type == QTYPE_QSTRING) {
+        /* Now, and not after a wait: the name may then mean another node. */
         bs = bdrv_lookup_node(ref->u.reference, ref->u.reference, errp);
         if (bs) {
             bdrv_ref(bs);
         }
-    } else {
-        bs = bdrv_co_open_locked(&ref->u.definition, NULL, 0, false, errp);
+        return bs;
     }
+    bdrv_graph_co_lock();
+    bs = bdrv_co_open_locked(&ref->u.definition, NULL, 0, false, errp);
     bdrv_graph_unlock();
     return bs;
 }

@@ -77,7 +77,8 @@ static bool coroutine_fn co_take(TransactionItem *it,
     transaction_co_drain(it, bs);
     it->bitmap = bm;
     it->recording = bm->recording;
-    return true;
+    /* Requests that were drained may have written past its end. */
+    return check(bs, bm, how, errp);
 }
 
 /* Keep its bits, if they may be needed again. */
@@ -327,6 +328,17 @@ static BdrvDirtyBitmap *find_source(BlockDriverState *bs,
     return bm;
 }
 
+static bool check_sources(BlockDriverState *bs,
+                          const BlockDirtyBitmapOrStrList *l, Error **errp)
+{
+    for (; l; l = l->next) {
+        if (!find_source(bs, l->value, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* First look whether all can be merged, then do it. */
 static bool coroutine_fn co_prepare_merge(TransactionItem *it, Error **errp)
 {
@@ -335,21 +347,19 @@ static bool coroutine_fn co_prepare_merge(TransactionItem *it, Error **errp)
     BlockDriverState *bs = find_node(arg->node, errp);
     const BlockDirtyBitmapOrStrList *l;
 
-    if (!bs || !find_bitmap(bs, arg->target, errp)) {
+    if (!bs || !find_bitmap(bs, arg->target, errp)
+        || !check_sources(bs, arg->bitmaps, errp)
+        || !co_take(it, &target, CHANGE, errp)) {
         return false;
     }
-    for (l = arg->bitmaps; l; l = l->next) {
-        if (!find_source(bs, l->value, errp)) {
-            return false;
-        }
-    }
-    if (!co_take(it, &target, CHANGE, errp) || !keep_bits(it, errp)) {
+    /* Requests that were drained may have changed a length, or a bitmap. */
+    if (!check_sources(bs, arg->bitmaps, errp) || !keep_bits(it, errp)) {
         return false;
     }
     for (l = arg->bitmaps; l; l = l->next) {
         BdrvDirtyBitmap *src = find_source(bs, l->value, NULL);
 
-        if (src && src != it->bitmap) {
+        if (src != it->bitmap) {
             bdrv_dirty_bitmap_merge(it->bitmap, src, bdrv_getlength(bs));
         }
     }
@@ -387,14 +397,18 @@ static char *sha256(BlockDriverState *bs, const BdrvDirtyBitmap *bm)
 BlockDirtyBitmapSha256 *coroutine_fn qmp_x_debug_block_dirty_bitmap_sha256(
     const BlockDirtyBitmap *arg, Error **errp)
 {
-    BlockDriverState *bs = find_node(arg->node, errp);
-    BdrvDirtyBitmap *bm = bs ? find_bitmap(bs, arg->name, errp) : NULL;
-    BlockDirtyBitmapSha256 *ret;
+    BlockDirtyBitmapSha256 *ret = NULL;
+    BlockDriverState *bs;
+    BdrvDirtyBitmap *bm;
 
-    if (!bm) {
-        return NULL;
+    /* Nobody sees what is between a transaction's beginning and its end. */
+    bdrv_graph_co_lock();
+    bs = find_node(arg->node, errp);
+    bm = bs ? find_bitmap(bs, arg->name, errp) : NULL;
+    if (bm) {
+        ret = g_new0(BlockDirtyBitmapSha256, 1);
+        ret->sha256 = sha256(bs, bm);
     }
-    ret = g_new0(BlockDirtyBitmapSha256, 1);
-    ret->sha256 = sha256(bs, bm);
+    bdrv_graph_unlock();
     return ret;
 }

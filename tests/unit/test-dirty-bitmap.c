@@ -225,6 +225,76 @@ static void coroutine_fn co_test_requests(void *opaque)
     block_test_co_close(bs);
 }
 
+typedef struct Late {
+    BdrvDirtyBitmap *bm;
+    BlockBackend *blk;
+    Error *err;
+    bool done;
+} Late;
+
+/* A request that is in flight ends, but not before it has done harm. */
+static void late_bh(void *opaque)
+{
+    Late *late = opaque;
+
+    bdrv_dirty_bitmap_set(late->bm, INT64_MAX - MiB, MiB);
+    g_assert_true(late->bm->inconsistent);
+    blk_end_request(late->blk);
+}
+
+static void coroutine_fn merge_co_entry(void *opaque)
+{
+    BlockDirtyBitmapOrStr source = {
+        .type = QTYPE_QSTRING, .u.local = (char *)"source",
+    };
+    BlockDirtyBitmapOrStrList list = { .value = &source };
+    BlockDirtyBitmapMerge arg = {
+        .node = (char *)"node", .target = (char *)"target", .bitmaps = &list,
+    };
+    Late *late = opaque;
+
+    qmp_block_dirty_bitmap_merge(&arg, &late->err);
+    late->done = true;
+}
+
+static void coroutine_fn enable_co_entry(void *opaque)
+{
+    BlockDirtyBitmap arg = { (char *)"node", (char *)"source" };
+    Late *late = opaque;
+
+    qmp_block_dirty_bitmap_enable(&arg, &late->err);
+    late->done = true;
+}
+
+/* What was fine when a command began need not be when it has drained. */
+static void coroutine_fn co_test_late(void *opaque)
+{
+    CoroutineEntry *const commands[] = { merge_co_entry, enable_co_entry };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
+        BlockDriverState *bs = co_open_null(100 * MiB);
+        Late late = {
+            .blk = block_test_co_attach(bs, "user", BLK_PERM_ALL,
+                                        BLK_PERM_ALL),
+        };
+
+        co_add("source", true, NULL);
+        co_add("target", true, NULL);
+        late.bm = bdrv_dirty_bitmap_find(bs, "source");
+        blk_co_begin_request(late.blk);
+        coroutine_enter(coroutine_create(commands[i], &late));
+        g_assert_false(late.done);
+        aio_bh_schedule_oneshot(aio_context_current(), late_bh, &late);
+        while (!late.done) {
+            aio_co_sleep_ns(1000000);
+        }
+        node_test_assert_error(late.err, "Bitmap 'source' is inconsistent and "
+                               "cannot be used");
+        blk_co_free(late.blk);
+        block_test_co_close(bs);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -232,5 +302,6 @@ int main(int argc, char **argv)
     block_test_add("/dirty-bitmap/large", co_test_large, NULL);
     block_test_add("/dirty-bitmap/threads", co_test_threads, NULL);
     block_test_add("/dirty-bitmap/requests", co_test_requests, NULL);
+    block_test_add("/dirty-bitmap/late", co_test_late, NULL);
     return g_test_run();
 }
