@@ -13,6 +13,7 @@ lost     storage that loses what was written to it
 mortal   the daemon's death, and what must not be left of it
 inject   faults between the daemon and its libraries
 qcow2    qcow2 images with options, exported and killed
+storm    random QMP commands from several monitors at once
 """
 
 from .env import *
@@ -27,3 +28,4 @@ from .lost import *
 from .mortal import *
 from .inject import *
 from .qcow2 import *
+from .storm import *
