@@ -10,6 +10,7 @@
 /* All kinds share one set of names. */
 static const OptStrDesc chardev_opts[] = {
     { "abstract", OPTSTR_BOOL },
+    { "allow-remote", OPTSTR_BOOL },
     { "append", OPTSTR_BOOL },
     { "backend", OPTSTR_STR },
     { "delay", OPTSTR_BOOL },

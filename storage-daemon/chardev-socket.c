@@ -337,6 +337,7 @@ static bool coroutine_fn chardev_socket_co_open(Chardev *chr,
     if (!s->addr) {
         return false;
     }
+    s->addr->loopback_only = !sock->has_allow_remote || !sock->allow_remote;
     if (s->server) {
         return chardev_socket_co_open_server(s, sock->has_wait && sock->wait,
                                              errp);
@@ -495,6 +496,8 @@ static bool chardev_socket_parse(const OptStr *opts, ChardevBackend *backend,
     sock->has_nodelay = true;
     sock->nodelay = !optstr_get_bool(opts, "delay", true) ||
                     optstr_get_bool(opts, "nodelay", false);
+    sock->has_allow_remote = true;
+    sock->allow_remote = optstr_get_bool(opts, "allow-remote", false);
     if (seconds && ms) {
         error_setg(errp, "'reconnect' and 'reconnect-ms' are mutually "
                    "exclusive");

@@ -168,6 +168,13 @@ void chardev_hangup(Chardev *chr)
     }
 }
 
+void chardev_end_session(Chardev *chr)
+{
+    if (chr->drv == &chardev_socket_driver && chr->read_fd >= 0) {
+        chardev_hangup(chr);
+    }
+}
+
 static void chardev_drained(Chardev *chr)
 {
     if (chr->fe && chr->fe->drained) {

@@ -60,6 +60,12 @@ bool coroutine_fn chardev_co_add(const char *id,
                                  const ChardevBackend *backend, bool from_qmp,
                                  Error **errp);
 
+/*
+ * Hang up, if the peer is one of those that come over a socket: closed() comes
+ * at once.
+ */
+void chardev_end_session(Chardev *chr);
+
 /* Remove one that has no frontend. */
 void chardev_remove(Chardev *chr);
 

@@ -8,6 +8,10 @@
  * queued or the peer does not take the replies.  With capability "oob" commands
  * by "exec-oob" overtake the queue.  When the peer leaves, what is queued is
  * dropped, and so is the reply of a command that still runs.
+ *
+ * Garbage is answered with an error and forgiven, but not at the beginning of a
+ * session over a socket: any web page can make a browser send to one of ours
+ * what looks like commands, after lines of HTTP.
  */
 #include <string.h>
 #include "qapi/command.h"
@@ -286,6 +290,9 @@ static void coroutine_fn monitor_co_handle(Monitor *mon, MonitorRequest *req)
     if (session == mon->session) {
         trace(monitor_reply, "mon=%s", mon->id);
         monitor_send(mon, reply);
+        if (!mon->negotiated && qdict_haskey(reply, "error")) {
+            chardev_end_session(mon->chr);
+        }
     }
     monitor_request_free(req);
 }

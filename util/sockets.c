@@ -62,6 +62,27 @@ char *socket_addr_text(const SocketAddr *addr)
     g_assert_not_reached();
 }
 
+/* Not TCP, or TCP that does not leave this host. */
+static bool socket_is_loopback(const struct sockaddr *sa)
+{
+    if (sa->sa_family == AF_INET6) {
+        const struct in6_addr *in6 =
+            &((const struct sockaddr_in6 *)sa)->sin6_addr;
+
+        return IN6_IS_ADDR_LOOPBACK(in6) ||
+               (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == 127);
+    }
+    return sa->sa_family != AF_INET ||
+           ntohl(((const struct sockaddr_in *)sa)->sin_addr.s_addr) >> 24
+           == 127;
+}
+
+static void socket_error_remote(const char *what, Error **errp)
+{
+    error_setg(errp, "'%s' is not a loopback address: TCP with other hosts "
+               "needs allow-remote=on", what);
+}
+
 /* ---- unix ---- */
 
 static bool socket_unix_fill(const SocketAddr *addr, struct sockaddr_un *un,
@@ -234,6 +255,22 @@ static int socket_inet_family(const SocketAddr *addr, Error **errp)
     return PF_UNSPEC;
 }
 
+/* May we use all of these addresses, which are @addr's? */
+static bool socket_check_reach(const SocketAddr *addr,
+                               const struct addrinfo *ai, Error **errp)
+{
+    for (; ai && addr->loopback_only; ai = ai->ai_next) {
+        if (!socket_is_loopback(ai->ai_addr)) {
+            g_autofree char *text = g_strdup_printf("%s:%s", addr->host,
+                                                    addr->port);
+
+            socket_error_remote(text, errp);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Free the result with freeaddrinfo(). */
 static struct addrinfo *coroutine_fn socket_co_resolve(const SocketAddr *addr,
                                                        bool listening,
@@ -271,6 +308,10 @@ static struct addrinfo *coroutine_fn socket_co_resolve(const SocketAddr *addr,
     if (res.status) {
         error_setg(errp, "address resolution failed for %s:%s: %s",
                    addr->host, addr->port, gai_strerror(res.status));
+        return NULL;
+    }
+    if (!socket_check_reach(addr, res.result, errp)) {
+        freeaddrinfo(res.result);
         return NULL;
     }
     return res.result;
@@ -437,6 +478,49 @@ static int coroutine_fn socket_co_inet_connect(const SocketAddr *addr,
     return fd;
 }
 
+/* ---- inherited descriptors ---- */
+
+static char *socket_text(const struct sockaddr_storage *ss, socklen_t len)
+{
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+
+    if (ss->ss_family == AF_UNIX) {
+        const struct sockaddr_un *un = (const struct sockaddr_un *)ss;
+
+        if (len <= offsetof(struct sockaddr_un, sun_path)) {
+            return g_strdup("");
+        }
+        return g_strndup(un->sun_path,
+                         len - offsetof(struct sockaddr_un, sun_path));
+    }
+    if ((ss->ss_family != AF_INET && ss->ss_family != AF_INET6) ||
+        getnameinfo((const struct sockaddr *)ss, len, host, sizeof(host),
+                    port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV)) {
+        return NULL;
+    }
+    return g_strdup_printf(ss->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s",
+                           host, port);
+}
+
+/* The address of the peer, or of a listening socket, as the sender's text. */
+static bool socket_fd_check_reach(const SocketAddr *addr, Error **errp)
+{
+    struct sockaddr_storage ss = { 0 };
+    socklen_t len = sizeof(ss);
+    g_autofree char *text = NULL;
+
+    if (!addr->loopback_only ||
+        (getpeername(addr->fd, (struct sockaddr *)&ss, &len) < 0 &&
+         (len = sizeof(ss),
+          getsockname(addr->fd, (struct sockaddr *)&ss, &len) < 0)) ||
+        socket_is_loopback((struct sockaddr *)&ss)) {
+        return true;
+    }
+    text = socket_text(&ss, len);
+    socket_error_remote(text, errp);
+    return false;
+}
+
 /* ---- all kinds ---- */
 
 GArray *coroutine_fn socket_co_listen(const SocketAddr *addr, int backlog,
@@ -455,7 +539,8 @@ GArray *coroutine_fn socket_co_listen(const SocketAddr *addr, int backlog,
         }
         return g_steal_pointer(&fds);
     case SOCKET_KIND_FD:
-        if (!socket_fd_check(addr->fd, errp)) {
+        if (!socket_fd_check(addr->fd, errp) ||
+            !socket_fd_check_reach(addr, errp)) {
             return NULL;
         }
         if (!socket_is_listening(addr->fd) && listen(addr->fd, backlog) < 0) {
@@ -481,7 +566,8 @@ int coroutine_fn socket_co_connect(const SocketAddr *addr,
     case SOCKET_KIND_INET:
         return socket_co_inet_connect(addr, cancel, errp);
     case SOCKET_KIND_FD:
-        return socket_fd_check(addr->fd, errp) ? addr->fd : -1;
+        return socket_fd_check(addr->fd, errp) &&
+               socket_fd_check_reach(addr, errp) ? addr->fd : -1;
     }
     g_assert_not_reached();
 }
@@ -495,28 +581,6 @@ void socket_cancel(SocketCancel *cancel)
 }
 
 /* ---- what a descriptor is ---- */
-
-static char *socket_text(const struct sockaddr_storage *ss, socklen_t len)
-{
-    char host[NI_MAXHOST], port[NI_MAXSERV];
-
-    if (ss->ss_family == AF_UNIX) {
-        const struct sockaddr_un *un = (const struct sockaddr_un *)ss;
-
-        if (len <= offsetof(struct sockaddr_un, sun_path)) {
-            return g_strdup("");
-        }
-        return g_strndup(un->sun_path,
-                         len - offsetof(struct sockaddr_un, sun_path));
-    }
-    if ((ss->ss_family != AF_INET && ss->ss_family != AF_INET6) ||
-        getnameinfo((const struct sockaddr *)ss, len, host, sizeof(host),
-                    port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV)) {
-        return NULL;
-    }
-    return g_strdup_printf(ss->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s",
-                           host, port);
-}
 
 char *socket_local_text(int fd)
 {

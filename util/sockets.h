@@ -31,6 +31,7 @@ typedef enum SocketChoice {
 /* Where a socket listens or connects to. */
 typedef struct SocketAddr {
     SocketKind kind;
+    bool loopback_only;         /* TCP with other hosts is an error */
 
     /* SOCKET_KIND_UNIX */
     char *path;

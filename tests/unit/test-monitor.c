@@ -76,7 +76,7 @@ static char *client_line(Client *client)
     while (!(end = strstr(client->in->str, "\r\n"))) {
         ssize_t n = recv(client->fd, buf, sizeof(buf), MSG_DONTWAIT);
 
-        if (n == 0) {
+        if (n == 0 || (n < 0 && errno == ECONNRESET)) {
             return NULL;
         }
         if (n > 0) {
@@ -155,20 +155,52 @@ static void test_negotiation(void)
     Client *client = client_new();
 
     client_expect_pattern(client, GREETING);
-    client_send(client, "{'execute': 'query-version'}"
-                "{'execute': 'bogus'}"
-                "{'execute': 'qmp_capabilities', 'arguments': {'x': 1}}"
-                "{'execute': 'qmp_capabilities', 'id': 1}"
-                "{'execute': 'qmp_capabilities'}");
-    client_expect(client, ERROR_REPLY("CommandNotFound", "Expecting "
-                  "capabilities negotiation with 'qmp_capabilities'"));
-    client_expect(client, ERROR_REPLY("CommandNotFound", "Expecting "
-                  "capabilities negotiation with 'qmp_capabilities'"));
-    client_expect(client, GENERIC("Parameter 'x' is unexpected"));
+    client_send(client, "{'execute': 'qmp_capabilities', 'id': 1}"
+                "{'execute': 'qmp_capabilities'}"
+                "{'execute': 'query-version'}");
     client_expect(client, "{\"return\": {}, \"id\": 1}");
     client_expect(client, ERROR_REPLY("CommandNotFound", "Capabilities "
                   "negotiation is already complete, command ignored"));
+    client_expect_pattern(client, "{\"return\": {*");
     client_free(client);
+}
+
+/* Before negotiation an error ends a session: what follows is not looked at. */
+static void test_error_before(void)
+{
+    static const char negotiation[] = "{'execute': 'qmp_capabilities'}"
+        "{'execute': 'quit'}";
+    static const char *const cases[][2] = {
+        { "{'execute': 'query-version'}",
+          ERROR_REPLY("CommandNotFound", "Expecting capabilities negotiation "
+                      "with 'qmp_capabilities'") },
+        { "{'execute': 'bogus'}",
+          ERROR_REPLY("CommandNotFound", "Expecting capabilities negotiation "
+                      "with 'qmp_capabilities'") },
+        { "{'execute': 'qmp_capabilities', 'arguments': {'x': 1}}",
+          GENERIC("Parameter 'x' is unexpected") },
+        { "[]", GENERIC("QMP input must be a JSON object") },
+        { "POST / HTTP/1.1\r\nContent-Type: text/plain\r\n\r\n",
+          GENERIC("1:1: JSON parse error, stray 'P'") },
+        /* Anything goes as the name of a method. */
+        { "true / HTTP/1.1\r\n\r\n",
+          GENERIC("QMP input must be a JSON object") },
+        { "'x / HTTP/1.1\r\n\r\n",
+          GENERIC("1:1: JSON parse error, stray ''x / HTTP/1.1\\r'") },
+        { "9 / HTTP/1.1\r\n\r\n", GENERIC("QMP input must be a JSON object") },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Client *client = client_new();
+
+        client_expect_pattern(client, GREETING);
+        client_send(client, cases[i][0]);
+        client_send(client, negotiation);
+        client_expect(client, cases[i][1]);
+        client_expect(client, NULL);
+        g_assert_false(quit_requested);
+        client_free(client);
+    }
 }
 
 static void test_bad_input(void)
@@ -354,6 +386,7 @@ int main(int argc, char **argv)
     ctx = aio_context_new(AIO_BACKEND_AUTO, NULL);
     monitor_start_all();
     g_test_add_func("/monitor/negotiation", test_negotiation);
+    g_test_add_func("/monitor/error-before", test_error_before);
     g_test_add_func("/monitor/bad-input", test_bad_input);
     g_test_add_func("/monitor/portions", test_portions);
     g_test_add_func("/monitor/oob", test_oob);

@@ -41,6 +41,8 @@ static const Difference known[] = {
       "ringbuf memory", "character devices that are not offered" },
     { "chardev-add.backend[socket].data lacks tls-creds tls-authz telnet "
       "tn3270 websocket", "protocols over sockets that are not offered" },
+    { "chardev-add.backend[socket].data adds allow-remote",
+      "TCP with other hosts has to be asked for" },
     { "chardev-add.backend[socket].data.addr.type lacks vsock",
       "an address family that is not offered" },
     { "object-add.qom-type lacks acpi-generic-initiator acpi-generic-port "

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <glib.h>
 #include <glib/gstdio.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -214,6 +215,32 @@ static void coroutine_fn co_failure(void *opaque)
     socket_addr_free(failure->addr);
 }
 
+/* Whether it works or not: not because it is far away. */
+static void coroutine_fn co_reachable(void *opaque)
+{
+    Failure *r = opaque;
+    SocketCancel cancel = { 0 };
+    Error *err = NULL;
+    GArray *fds;
+    int fd;
+
+    if (r->listening) {
+        fds = socket_co_listen(r->addr, 1, &err);
+        for (unsigned i = 0; fds && i < fds->len; i++) {
+            close(g_array_index(fds, int, i));
+        }
+        g_clear_pointer(&fds, g_array_unref);
+    } else {
+        fd = socket_co_connect(r->addr, &cancel, &err);
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    g_assert_true(!err || !strstr(error_get_pretty(err), "loopback"));
+    error_free(err);
+    socket_addr_free(r->addr);
+}
+
 static void test_failures(void)
 {
     g_autofree char *long_path = g_strnfill(200, 'x');
@@ -249,6 +276,57 @@ static void test_failures(void)
         co_test_run(co_failure, &failures[i]);
     }
     close(file);
+}
+
+/* What is not this host is not used unless that was asked for. */
+static void test_loopback_only(void)
+{
+    static const struct {
+        const char *host;
+        bool fine;
+    } cases[] = {
+        { "127.0.0.1", true }, { "127.255.0.9", true }, { "localhost", true },
+        { "::1", true }, { "::ffff:127.0.0.1", true },
+        { "", false }, { "0.0.0.0", false }, { "::", false },
+        { "192.0.2.1", false }, { "::ffff:192.0.2.1", false },
+        { "128.0.0.1", false }, { "fe80::1", false },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *message = g_strdup_printf(
+            "'%s:1' is not a loopback address: TCP with other hosts needs "
+            "allow-remote=on", cases[i].host);
+
+        for (int listening = 0; listening < 2; listening++) {
+            Failure failure = { inet_addr(cases[i].host, "1"), listening,
+                                message };
+            /* To connect to "" is to connect to this host. */
+            bool fine = cases[i].fine || (!cases[i].host[0] && !listening);
+
+            failure.addr->loopback_only = true;
+            co_test_run(fine ? co_reachable : co_failure, &failure);
+        }
+    }
+}
+
+static void test_loopback_only_fd(void)
+{
+    struct sockaddr_in any = { .sin_family = AF_INET };
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    socklen_t len = sizeof(any);
+    g_autofree char *message = NULL;
+    Failure failure = { socket_addr_new(SOCKET_KIND_FD), true, NULL };
+
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&any, len), ==, 0);
+    g_assert_cmpint(getsockname(fd, (struct sockaddr *)&any, &len), ==, 0);
+    message = g_strdup_printf("'0.0.0.0:%u' is not a loopback address: TCP "
+                              "with other hosts needs allow-remote=on",
+                              ntohs(any.sin_port));
+    failure.message = message;
+    failure.addr->fd = fd;
+    failure.addr->loopback_only = true;
+    co_test_run(co_failure, &failure);
+    close(fd);
 }
 
 /* A file that is no socket stays. */
@@ -339,6 +417,8 @@ int main(int argc, char **argv)
     g_test_add_func("/sockets/inet", test_inet);
     g_test_add_func("/sockets/port-range", test_port_range);
     g_test_add_func("/sockets/failures", test_failures);
+    g_test_add_func("/sockets/loopback-only", test_loopback_only);
+    g_test_add_func("/sockets/loopback-only-fd", test_loopback_only_fd);
     g_test_add_func("/sockets/no-clobber", test_no_clobber);
     g_test_add_func("/sockets/cancel", test_cancel);
     ret = g_test_run();
