@@ -82,10 +82,15 @@ static BlockDriverState *next_image(const BlockDriverState *bs)
     return bs->drv->is_filter && bs->file ? bs->file->bs : bdrv_backing_bs(bs);
 }
 
-static BlockDeviceInfo *coroutine_fn co_device_info(BlockDriverState *bs,
-                                                    bool flat)
+/*
+ * Into @info, which the caller frees.  The images below are said for each node
+ * again, and an image can have thousands of snapshots and bitmaps: false with
+ * an error if all is too much for one reply.
+ */
+static bool coroutine_fn co_device_info(BlockDriverState *bs, bool flat,
+                                        BlockDeviceInfo *info, size_t *weight,
+                                        Error **errp)
 {
-    BlockDeviceInfo *info = g_new0(BlockDeviceInfo, 1);
     BlockdevChildList **tail = &info->children;
     ImageInfo **image = &info->image;
     BdrvChild *c;
@@ -113,14 +118,21 @@ static BlockDeviceInfo *coroutine_fn co_device_info(BlockDriverState *bs,
         QAPI_LIST_APPEND(tail, child);
     }
 
+    if (!qapi_reply_add(weight, &qapi_type_BlockDeviceInfo, info, errp)) {
+        return false;
+    }
     *image = bdrv_co_image_info(bs);
     info->encrypted = (*image)->encrypted;
-    while (!flat && (bs = next_image(bs))) {
+    while (qapi_reply_add(weight, &qapi_type_ImageInfo, *image, errp)) {
+        bs = flat ? NULL : next_image(bs);
+        if (!bs) {
+            return true;
+        }
         info->backing_file_depth++;
         image = &(*image)->backing_image;
         *image = bdrv_co_image_info(bs);
     }
-    return info;
+    return false;
 }
 
 BlockDeviceInfoList *coroutine_fn qmp_query_named_block_nodes(
@@ -128,12 +140,24 @@ BlockDeviceInfoList *coroutine_fn qmp_query_named_block_nodes(
 {
     BlockDeviceInfoList *list = NULL, **tail = &list;
     BlockDriverState *bs;
+    size_t weight = 0;
+    bool ok = true;
 
     bdrv_graph_co_lock();
     TAILQ_FOREACH(bs, &bdrv_all_nodes, next) {
-        QAPI_LIST_APPEND(tail, co_device_info(bs, arg->has_flat && arg->flat));
+        BlockDeviceInfo *info = g_new0(BlockDeviceInfo, 1);
+
+        QAPI_LIST_APPEND(tail, info);
+        ok = co_device_info(bs, arg->has_flat && arg->flat, info, &weight,
+                            errp);
+        if (!ok) {
+            break;
+        }
     }
     bdrv_graph_unlock();
+    if (!ok) {
+        g_clear_pointer(&list, qapi_free_BlockDeviceInfoList);
+    }
     return list;
 }
 
@@ -209,13 +233,20 @@ BlockStatsList *coroutine_fn qmp_query_blockstats(
 {
     BlockStatsList *list = NULL, **tail = &list;
     BlockDriverState *bs;
+    size_t weight = 0;
 
     if (!arg->has_query_nodes || !arg->query_nodes) {
         return NULL;            /* devices only: there are none */
     }
     bdrv_graph_co_lock();
     TAILQ_FOREACH_REVERSE(bs, &bdrv_all_nodes, BdrvNodeList, next) {
-        QAPI_LIST_APPEND(tail, node_stats(bs));
+        BlockStats *stats = node_stats(bs);
+
+        QAPI_LIST_APPEND(tail, stats);
+        if (!qapi_reply_add(&weight, &qapi_type_BlockStats, stats, errp)) {
+            g_clear_pointer(&list, qapi_free_BlockStatsList);
+            break;
+        }
     }
     bdrv_graph_unlock();
     return list;

@@ -101,6 +101,9 @@ void coroutine_fn transaction_co_one(const TransactionOps *ops,
 
 /* ---- QMP ---- */
 
+/* Each may keep a copy of its bitmap. */
+#define TRANSACTION_MAX_ACTIONS 1024
+
 static bool check_mode(const QmpTransactionArg *arg,
                        const TransactionAction *action, Error **errp)
 {
@@ -131,6 +134,10 @@ void coroutine_fn qmp_transaction(const QmpTransactionArg *arg, Error **errp)
         };
 
         if (!check_mode(arg, l->value, errp)) {
+            return;
+        }
+        if (items->len == TRANSACTION_MAX_ACTIONS) {
+            error_setg(errp, "More than %d actions", TRANSACTION_MAX_ACTIONS);
             return;
         }
         g_array_append_val(items, it);

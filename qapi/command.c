@@ -10,7 +10,8 @@ QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
 {
     g_autoptr(QDict) none = args ? NULL : qdict_new();
     void *arg, *ret;
-    QObject *result;
+    QObject *result = NULL;
+    size_t weight = 0;
     Error *err = NULL;
 
     arg = qapi_from_qobject(cmd->arg, QOBJECT(args ? args : none), false,
@@ -28,7 +29,9 @@ QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
     if (!ret && cmd->ret == &qapi_type_QapiEmpty) {
         return QOBJECT(qdict_new());
     }
-    result = qapi_to_qobject(cmd->ret, ret);
+    if (qapi_reply_add(&weight, cmd->ret, ret, errp)) {
+        result = qapi_to_qobject(cmd->ret, ret);
+    }
     qapi_free(cmd->ret, ret);
     return result;
 }

@@ -10,10 +10,16 @@
 #include <string.h>
 #include <glib.h>
 
-/* Limits of one value: bytes and number of its tokens, depth of nesting. */
-#define JSON_MAX_SIZE (64 << 20)
-#define JSON_MAX_TOKENS (2 << 20)
+/*
+ * Limits of one value: bytes and number of its tokens, depth of nesting.  A
+ * token becomes up to 100 bytes of values: some 16 MiB at most.
+ */
+#define JSON_MAX_SIZE (4 << 20)
+#define JSON_MAX_TOKENS (128 << 10)
 #define JSON_MAX_NESTING 1024
+
+/* What a buffer may keep when it is not in use. */
+#define JSON_KEEP_SIZE (64 << 10)
 
 typedef enum JSONTokenType {
     JSON_LCURLY,

@@ -36,9 +36,15 @@ static bool lexer_separates(unsigned char c)
 /* Hand out the token, its last byte included. */
 static void lexer_emit(JSONLexer *lexer, JSONTokenType type)
 {
-    lexer->state = type == JSON_STRAY || type == JSON_TOO_LARGE
-        ? LEX_RECOVERY : LEX_START;
+    /* A token that is too large goes on: what is in a string is no JSON. */
+    if (type != JSON_TOO_LARGE) {
+        lexer->state = type == JSON_STRAY ? LEX_RECOVERY : LEX_START;
+    }
     json_parser_token(lexer, type);
+    if (lexer->token->allocated_len > JSON_KEEP_SIZE) {
+        g_string_free(lexer->token, TRUE);
+        lexer->token = g_string_new(NULL);
+    }
     g_string_truncate(lexer->token, 0);
 }
 

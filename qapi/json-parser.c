@@ -5,7 +5,7 @@
  * A push parser with a stack of its own: nesting costs no C stack.  After an
  * error the rest of the value is skipped, up to where its brackets are
  * balanced (or have more closing than opening ones); a stray token ends the
- * value at once.
+ * value at once, and so does nesting that is too deep.
  */
 #include <errno.h>
 #include "qapi/json.h"
@@ -117,9 +117,12 @@ static void parser_limit(JSONParser *parser, const char *what)
 {
     Error *err = NULL;
 
-    error_setg(&err, "JSON %s limit exceeded", what);
-    parser_reset(parser);
-    parser->emit(parser->opaque, NULL, err);
+    if (!parser->skipping) {
+        error_setg(&err, "JSON %s limit exceeded", what);
+        parser_drop_values(parser);
+        parser->skipping = true;
+        parser->emit(parser->opaque, NULL, err);
+    }
 }
 
 /* ---- scalars ---- */
@@ -378,7 +381,10 @@ static void parser_step(JSONParser *parser, JSONTokenType type)
     }
 }
 
-/* Count the token; false if a limit is exceeded, which has been reported. */
+/*
+ * Count the token, and report a limit that it exceeds.  False if the value ends
+ * with it: the reference goes on with what follows where nesting is too deep.
+ */
 static bool parser_account(JSONParser *parser, JSONTokenType type)
 {
     parser->braces += (type == JSON_LCURLY) - (type == JSON_RCURLY);
@@ -391,10 +397,10 @@ static bool parser_account(JSONParser *parser, JSONTokenType type)
         parser_limit(parser, "token count");
     } else if (parser->braces + parser->brackets > JSON_MAX_NESTING) {
         parser_limit(parser, "nesting depth");
-    } else {
-        return true;
+        parser_reset(parser);
+        return false;
     }
-    return false;
+    return true;
 }
 
 void json_parser_token(JSONLexer *lexer, JSONTokenType type)

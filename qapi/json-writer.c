@@ -4,16 +4,31 @@
  *
  * The walk keeps its own stack, so that nesting costs no C stack.  The text
  * is ASCII: other characters and control characters are escaped, and what is
- * no valid UTF-8 becomes U+FFFD.
+ * no valid UTF-8 becomes U+FFFD.  Its length is linear in the values': deep
+ * nesting does not indent any further.
  */
 #include <math.h>
 #include "qapi/json.h"
 #include "qapi/json-int.h"
 
+#define JSON_MAX_INDENT 32
+
 typedef struct JSONLevel {
     const QObject *container;
     size_t index;               /* of the next entry */
 } JSONLevel;
+
+/* A 16-bit unit as an escape; all of a string may be such. */
+static void append_escape(GString *out, unsigned unit)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    const char text[] = {
+        '\\', 'u', hex[unit >> 12 & 15], hex[unit >> 8 & 15],
+        hex[unit >> 4 & 15], hex[unit & 15],
+    };
+
+    g_string_append_len(out, text, sizeof(text));
+}
 
 static void append_codepoint(GString *out, int cp)
 {
@@ -21,16 +36,15 @@ static void append_codepoint(GString *out, int cp)
     const char *p;
 
     if (cp > 0xffff) {
-        g_string_append_printf(out, "\\u%04X\\u%04X",
-                               0xd800 + ((cp - 0x10000) >> 10),
-                               0xdc00 + ((cp - 0x10000) & 0x3ff));
+        append_escape(out, 0xd800 + ((cp - 0x10000) >> 10));
+        append_escape(out, 0xdc00 + ((cp - 0x10000) & 0x3ff));
     } else if (cp > 0 && cp < 0x80 && (p = strchr(special, cp))) {
         g_string_append_c(out, '\\');
         g_string_append_c(out, letter[p - special]);
     } else if (cp >= 0x20 && cp < 0x7f) {
         g_string_append_c(out, cp);
     } else {
-        g_string_append_printf(out, "\\u%04X", cp);
+        append_escape(out, cp);
     }
 }
 
@@ -96,21 +110,23 @@ static void append_begin(GString *out, const QObject *obj)
 static void append_newline(GString *out, unsigned depth)
 {
     g_string_append_c(out, '\n');
-    for (unsigned i = 0; i < depth; i++) {
+    for (unsigned i = 0; i < MIN(depth, JSON_MAX_INDENT); i++) {
         g_string_append(out, "    ");
     }
 }
 
-void qobject_append_json(GString *out, const QObject *obj, bool pretty)
+bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
+                         size_t max)
 {
     g_autoptr(GArray) stack = g_array_new(FALSE, FALSE, sizeof(JSONLevel));
     JSONLevel level = { obj, 0 };
+    size_t start = out->len;
 
     append_begin(out, obj);
     if (qobject_to_qdict(obj) || qobject_to_qlist(obj)) {
         g_array_append_val(stack, level);
     }
-    while (stack->len) {
+    while (stack->len && out->len <= max) {
         JSONLevel *top = &g_array_index(stack, JSONLevel, stack->len - 1);
         const QDict *dict = qobject_to_qdict(top->container);
         const QList *list = qobject_to_qlist(top->container);
@@ -144,13 +160,18 @@ void qobject_append_json(GString *out, const QObject *obj, bool pretty)
             g_array_append_val(stack, level);
         }
     }
+    if (out->len <= max) {
+        return true;
+    }
+    g_string_truncate(out, start);
+    return false;
 }
 
 char *qobject_to_json_pretty(const QObject *obj, bool pretty)
 {
     GString *out = g_string_new(NULL);
 
-    qobject_append_json(out, obj, pretty);
+    qobject_append_json(out, obj, pretty, SIZE_MAX);
     return g_string_free(out, FALSE);
 }
 

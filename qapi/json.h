@@ -37,12 +37,17 @@ QObject *qobject_from_json(const char *text, Error **errp);
 
 /*
  * @obj as JSON: `{"a": 1, "b": [1, 2]}`, or spread over lines and indented
- * by four spaces a level if @pretty.  Pure ASCII, no newline at the end.
+ * by four spaces a level (32 levels at most) if @pretty.  Pure ASCII, no
+ * newline at the end.
  */
 char *qobject_to_json(const QObject *obj);
 char *qobject_to_json_pretty(const QObject *obj, bool pretty);
 
-/* Append @obj to @out in the same way. */
-void qobject_append_json(GString *out, const QObject *obj, bool pretty);
+/*
+ * Append @obj to @out in the same way.  False, and @out as before, if @out
+ * would get longer than @max bytes.
+ */
+bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
+                         size_t max);
 
 #endif /* QAPI_JSON_H */

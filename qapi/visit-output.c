@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The walker: C values to QObject.
+ * The walker: C values to QObject, and how much that will be.
  */
+#include <string.h>
 #include "qapi/visit.h"
 
 static QObject *output_slot(const QapiType *type, const void *slot);
@@ -120,6 +121,116 @@ static QObject *output_slot(const QapiType *type, const void *slot)
         return qapi_to_qobject(type, *(void *const *)slot);
     }
 }
+
+/* ---- weight ---- */
+
+/* Of any value, with the entry that holds it; text comes on top. */
+#define VALUE_WEIGHT 96
+
+static size_t weigh_qobject(const QObject *obj)
+{
+    const QDict *dict = qobject_to_qdict(obj);
+    const QList *list = qobject_to_qlist(obj);
+    const QString *str = qobject_to_qstring(obj);
+    size_t weight = VALUE_WEIGHT + (str ? strlen(qstring_get(str)) : 0);
+
+    for (size_t i = 0; dict && i < qdict_size(dict); i++) {
+        weight += strlen(qdict_key_at(dict, i))
+                  + weigh_qobject(qdict_value_at(dict, i));
+    }
+    for (size_t i = 0; list && i < qlist_size(list); i++) {
+        weight += weigh_qobject(qlist_at(list, i));
+    }
+    return weight;
+}
+
+static size_t weigh_slot(const QapiType *type, const void *slot)
+{
+    return qapi_type_is_pointer(type)
+           ? qapi_weigh(type, *(void *const *)slot) : VALUE_WEIGHT;
+}
+
+static size_t weigh_members(const QapiType *type, const void *value)
+{
+    const QapiType *branch = qapi_union_branch(type, value);
+    size_t weight = 0;
+
+    for (int i = 0; i < type->n_members; i++) {
+        const QapiMember *m = &type->members[i];
+
+        if (is_present(m, value)) {
+            weight += strlen(m->name)
+                      + weigh_slot(m->type, (const char *)value + m->offset);
+        }
+    }
+    if (branch) {
+        weight += weigh_members(branch, (const char *)value + type->u_offset);
+    }
+    return weight;
+}
+
+static size_t weigh_alternate(const QapiType *type, const void *value)
+{
+    const void *u = (const char *)value + type->u_offset;
+
+    for (int i = 0; i < type->n_branches; i++) {
+        const QapiBranch *b = &type->branches[i];
+
+        if (b->qtype == *(const QType *)value) {
+            return b->type->kind == QAPI_KIND_STRUCT
+                   ? weigh_members(b->type, u) : weigh_slot(b->type, u);
+        }
+    }
+    return 0;
+}
+
+static size_t weigh_list(const QapiType *type, const void *node)
+{
+    size_t weight = 0;
+
+    for (; node; node = *(void *const *)node) {
+        weight += weigh_slot(type->element,
+                             (const char *)node + type->u_offset);
+    }
+    return weight;
+}
+
+size_t qapi_weigh(const QapiType *type, const void *value)
+{
+    if (!value) {
+        return VALUE_WEIGHT;
+    }
+    switch (type->kind) {
+    case QAPI_KIND_STR:
+        return VALUE_WEIGHT + strlen(value);
+    case QAPI_KIND_STRUCT:
+        return VALUE_WEIGHT + weigh_members(type, value);
+    case QAPI_KIND_ALTERNATE:
+        return VALUE_WEIGHT + weigh_alternate(type, value);
+    case QAPI_KIND_LIST:
+        return VALUE_WEIGHT + weigh_list(type, value);
+    default:
+        return weigh_qobject(value);
+    }
+}
+
+bool qapi_reply_add(size_t *weight, const QapiType *type, const void *value,
+                    Error **errp)
+{
+    *weight += qapi_weigh(type, value);
+    if (*weight > QAPI_REPLY_MAX_WEIGHT) {
+        qapi_reply_too_large(errp);
+        return false;
+    }
+    return true;
+}
+
+void qapi_reply_too_large(Error **errp)
+{
+    error_setg(errp, "The reply is too large");
+}
+
+/* ---- values ---- */
 
 QObject *qapi_to_qobject(const QapiType *type, const void *value)
 {

@@ -41,6 +41,20 @@ bool qapi_scalar_from_qobject(const QapiType *type, const char *name,
 /* @value as a QObject; members come in the schema's order. */
 QObject *qapi_to_qobject(const QapiType *type, const void *value);
 
+/* What @value takes as a QObject, in bytes: about, and rather more. */
+size_t qapi_weigh(const QapiType *type, const void *value);
+
+/*
+ * Replies have limits: the weight of their values, and the bytes of their text.
+ * A command whose reply is larger fails; one that could make more of it than it
+ * holds already adds up what it makes, in *@weight, and stops in time.
+ */
+#define QAPI_REPLY_MAX_WEIGHT (128 << 20)
+#define QAPI_REPLY_MAX_TEXT (32 << 20)
+bool qapi_reply_add(size_t *weight, const QapiType *type, const void *value,
+                    Error **errp);
+void qapi_reply_too_large(Error **errp);
+
 /* Free @value with all it holds; NULL is fine. */
 void qapi_free(const QapiType *type, void *value);
 

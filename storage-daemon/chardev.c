@@ -19,6 +19,7 @@
 #include "util/trace.h"
 
 #define CHARDEV_READ_SIZE 4096
+#define CHARDEV_OUT_KEEP (64 * 1024)    /* memory of a buffer without content */
 #define CHARDEV_FLUSH_NS (2 * 1000 * 1000 * 1000LL)
 #define CHARDEV_FLUSH_STEP_NS (2 * 1000 * 1000LL)
 
@@ -112,6 +113,10 @@ static void chardev_update_handlers(Chardev *chr)
 
 static void chardev_drop_output(Chardev *chr)
 {
+    if (chr->out->allocated_len > CHARDEV_OUT_KEEP) {
+        g_string_free(chr->out, TRUE);
+        chr->out = g_string_new(NULL);
+    }
     g_string_truncate(chr->out, 0);
     chr->out_pos = 0;
     chr->flushing = false;

@@ -105,15 +105,29 @@ Monitor *monitor_current(void)
 
 /* ---- output ---- */
 
-/* Every newline goes out as "\r\n". */
-static void monitor_send(Monitor *mon, const QDict *message)
+/* Every newline goes out as "\r\n".  False: it is too large to be sent. */
+static bool monitor_send(Monitor *mon, const QDict *message)
 {
     g_autoptr(GString) text = g_string_new(NULL);
 
-    qobject_append_json(text, QOBJECT(message), mon->pretty);
-    g_string_append_c(text, '\n');
-    g_string_replace(text, "\n", "\r\n", 0);
+    if (!qobject_append_json(text, QOBJECT(message), mon->pretty,
+                             QAPI_REPLY_MAX_TEXT)) {
+        return false;
+    }
+    if (mon->pretty) {
+        g_autoptr(GString) lines = g_string_sized_new(text->len * 5 / 4);
+
+        for (const char *p = text->str, *end; p; p = end ? end + 1 : NULL) {
+            end = strchr(p, '\n');
+            g_string_append_len(lines, p, end ? end - p : strlen(p));
+            g_string_append(lines, end ? "\r\n" : "");
+        }
+        g_string_free(text, TRUE);
+        text = g_steal_pointer(&lines);
+    }
+    g_string_append(text, "\r\n");
     chardev_write(mon->chr, text->str, text->len);
+    return true;
 }
 
 static void monitor_greet(Monitor *mon)
@@ -282,6 +296,20 @@ static QDict *coroutine_fn monitor_co_reply(Monitor *mon, MonitorRequest *req)
     return reply;
 }
 
+/* In place of a reply that is too large; its id goes if that is. */
+static void monitor_send_too_large(Monitor *mon, QObject *id)
+{
+    Error *err = NULL;
+    g_autoptr(QDict) reply = NULL;
+
+    qapi_reply_too_large(&err);
+    reply = monitor_error_reply(err, id);
+    if (!monitor_send(mon, reply)) {
+        qdict_del(reply, "id");
+        monitor_send(mon, reply);
+    }
+}
+
 static void coroutine_fn monitor_co_handle(Monitor *mon, MonitorRequest *req)
 {
     unsigned session = mon->session;
@@ -289,7 +317,9 @@ static void coroutine_fn monitor_co_handle(Monitor *mon, MonitorRequest *req)
 
     if (session == mon->session) {
         trace(monitor_reply, "mon=%s", mon->id);
-        monitor_send(mon, reply);
+        if (!monitor_send(mon, reply)) {
+            monitor_send_too_large(mon, qdict_get(reply, "id"));
+        }
         if (!mon->negotiated && qdict_haskey(reply, "error")) {
             chardev_end_session(mon->chr);
         }

@@ -4,7 +4,11 @@
  */
 #include <string.h>
 #include "qapi/qapi-commands.h"
+#include "qapi/visit.h"
 #include "storage-daemon/object-int.h"
+
+/* Paths of one qom-list-get: each may have to be looked for everywhere. */
+#define QOM_LIST_GET_MAX 1024
 
 /* What every object has besides its type's properties. */
 static QObject *qom_get_type(const QomObject *obj, const QomProperty *prop,
@@ -159,18 +163,30 @@ static ObjectPropertiesValues *qom_values(QomObject *obj)
 ObjectPropertiesValuesList *coroutine_fn
 qmp_qom_list_get(const QmpQomListGetArg *arg, Error **errp)
 {
-    ObjectPropertiesValuesList *list = NULL, **tail = &list;
+    g_autoptr(ObjectPropertiesValuesList) list = NULL;
+    ObjectPropertiesValuesList **tail = &list;
+    size_t weight = 0;
+    unsigned n = 0;
 
     for (strList *path = arg->paths; path; path = path->next) {
         QomObject *obj = qom_resolve(path->value, errp);
+        ObjectPropertiesValues *values;
 
         if (!obj) {
-            qapi_free_ObjectPropertiesValuesList(list);
             return NULL;
         }
-        QAPI_LIST_APPEND(tail, qom_values(obj));
+        if (++n > QOM_LIST_GET_MAX) {
+            error_setg(errp, "More than %d paths", QOM_LIST_GET_MAX);
+            return NULL;
+        }
+        values = qom_values(obj);
+        QAPI_LIST_APPEND(tail, values);
+        if (!qapi_reply_add(&weight, &qapi_type_ObjectPropertiesValues, values,
+                            errp)) {
+            return NULL;
+        }
     }
-    return list;
+    return g_steal_pointer(&list);
 }
 
 ObjectTypeInfoList *coroutine_fn

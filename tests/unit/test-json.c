@@ -13,7 +13,7 @@ static void collect(void *opaque, QObject *value, Error *err)
 
     g_assert_true(!value != !err);
     if (value) {
-        qobject_append_json(out, value, false);
+        qobject_append_json(out, value, false, SIZE_MAX);
     } else {
         g_string_append_printf(out, "! %s", error_get_pretty(err));
     }
@@ -258,21 +258,53 @@ static void test_nesting(void)
 
 static void test_sizes(void)
 {
-    size_t len = (64 << 20) + 2;
-    g_autofree char *large = g_malloc(len);
-    g_autofree char *out = NULL, *many = NULL;
+    enum { MAX_SIZE = 4 << 20, MAX_TOKENS = 128 << 10 };
+    g_autoptr(GString) text = g_string_new("[[\"");
+    g_autofree char *large = NULL, *many = NULL;
 
-    memset(large, 'x', len);
-    large[0] = '"';
-    out = parse(large, len, 1 << 20);
-    g_assert_cmpstr(out, ==, "! JSON token size limit exceeded\n");
-
-    for (size_t i = 0; i < (2 << 20) + 2; i++) {
-        large[i] = i % 2 ? '1' : ',';
+    /* One error, and nothing of what is too large taken for a value. */
+    while (text->len < 3 * MAX_SIZE) {
+        g_string_append(text, "]] {'a': 1} ");
     }
-    large[0] = '[';
-    many = parse(large, (2 << 20) + 1, 1 << 20);
-    g_assert_cmpstr(many, ==, "! JSON token count limit exceeded\n");
+    g_string_append(text, "\"], {'b': 2}] 3 ");
+    large = parse(text->str, text->len, 1 << 20);
+    g_assert_cmpstr(large, ==, "! JSON token size limit exceeded\n3\n");
+
+    g_string_assign(text, "[0");
+    for (size_t i = 0; i < MAX_TOKENS; i++) {
+        g_string_append(text, ",1");
+    }
+    g_string_append(text, ", {'a': 1}] 2 ");
+    many = parse(text->str, text->len, 1 << 20);
+    g_assert_cmpstr(many, ==, "! JSON token count limit exceeded\n2\n");
+}
+
+/* Text is no longer than values times a constant, and ends at a limit. */
+static void test_lengths(void)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    g_autofree char *pretty = NULL;
+    QObject *value;
+    g_autoptr(GString) out = g_string_new("x");
+
+    for (int i = 0; i < 1000; i++) {
+        g_string_append_c(text, '[');
+    }
+    for (int i = 0; i < 10000; i++) {
+        g_string_append(text, "1,");
+    }
+    g_string_append_c(text, '1');
+    for (int i = 0; i < 1000; i++) {
+        g_string_append_c(text, ']');
+    }
+    value = qobject_from_json(text->str, NULL);
+    pretty = qobject_to_json_pretty(value, true);
+    g_assert_cmpuint(strlen(pretty), <, 12001 * (4 * 32 + 3));
+    g_assert_false(qobject_append_json(out, value, true, strlen(pretty)));
+    g_assert_cmpstr(out->str, ==, "x");
+    g_assert_true(qobject_append_json(out, value, true, strlen(pretty) + 1));
+    g_assert_cmpstr(out->str + 1, ==, pretty);
+    qobject_unref(value);
 }
 
 /* Each error that the reference reported in the recorded session. */
@@ -366,6 +398,7 @@ int main(int argc, char **argv)
     g_test_add_func("/json/pretty", test_pretty);
     g_test_add_func("/json/nesting", test_nesting);
     g_test_add_func("/json/sizes", test_sizes);
+    g_test_add_func("/json/lengths", test_lengths);
     g_test_add_func("/json/reference-session", test_reference_session);
     g_test_add_func("/json/fuzz", test_fuzz);
     return g_test_run();
