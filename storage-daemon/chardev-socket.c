@@ -13,8 +13,12 @@
 #include <unistd.h>
 #include "storage-daemon/chardev-int.h"
 #include "util/sockets.h"
+#include "util/trace.h"
 
 #define CHARDEV_SOCKET_BACKLOG 1
+
+/* When a client cannot be accepted, for want of a descriptor: not again yet. */
+#define CHARDEV_ACCEPT_PAUSE_NS (100 * 1000000LL)
 
 typedef struct ChardevSocketDev {
     Chardev chr;
@@ -24,6 +28,7 @@ typedef struct ChardevSocketDev {
 
     /* server */
     GArray *listen_fds;                 /* of int */
+    AioTimer listen_timer;              /* listens again */
     char *unlink_path;                  /* absolute, or NULL */
     struct stat unlink_stat;            /* what we made there */
     Coroutine *waiter;                  /* co_open, wait=on */
@@ -56,6 +61,9 @@ static void chardev_socket_accept(void *opaque);
 
 static void chardev_socket_listen(ChardevSocketDev *s, bool enable)
 {
+    if (s->listen_fds) {
+        aio_timer_del(&s->listen_timer);
+    }
     for (unsigned i = 0; s->listen_fds && i < s->listen_fds->len; i++) {
         aio_set_fd_handler(aio_context_main(),
                            g_array_index(s->listen_fds, int, i),
@@ -71,6 +79,19 @@ static void chardev_socket_connected(ChardevSocketDev *s, int fd)
     chardev_set_fds(&s->chr, fd, fd);
 }
 
+static void chardev_socket_listen_again(void *opaque)
+{
+    chardev_socket_listen(opaque, true);
+}
+
+/* The client stays, and the listening socket is readable: look away. */
+static void chardev_socket_accept_failed(ChardevSocketDev *s, int err)
+{
+    trace(chardev_accept_error, "id=%s errno=%d", s->chr.label, err);
+    chardev_socket_listen(s, false);
+    aio_timer_mod(&s->listen_timer, clock_now_ns() + CHARDEV_ACCEPT_PAUSE_NS);
+}
+
 static void chardev_socket_accept(void *opaque)
 {
     ChardevSocketDev *s = opaque;
@@ -80,6 +101,9 @@ static void chardev_socket_accept(void *opaque)
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd < 0) {
+            if (errno != EAGAIN && errno != EINTR) {
+                chardev_socket_accept_failed(s, errno);
+            }
             continue;
         }
         chardev_socket_listen(s, false);
@@ -141,6 +165,8 @@ static bool coroutine_fn chardev_socket_co_open_server(ChardevSocketDev *s,
     if (!s->listen_fds) {
         return false;
     }
+    aio_timer_init(&s->listen_timer, aio_context_main(),
+                   chardev_socket_listen_again, s);
     chardev_socket_note_path(s);
     chardev_socket_note_port(s);
     chardev_socket_listen(s, true);
