@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "block/secret.h"
+#include "util/secmem.h"
 #include "util/thread-pool.h"
 
 enum {
@@ -55,10 +56,11 @@ int64_t block_crypto_luks_header_size(
            ? (int64_t)header_area(&spec) : -EINVAL;
 }
 
+/* In memory for secrets. */
 typedef struct LuksCreate {
     LuksHeader header;
     uint64_t iter_time_ms;
-    const char *password;
+    char *password;
     uint8_t *material;                  /* of slot 0 */
     uint8_t key[LUKS_MAX_KEY_LEN];
 } LuksCreate;
@@ -141,19 +143,17 @@ static BlockCrypto *coroutine_fn luks_co_create(LuksCreate *w,
                                                 void *opaque, unsigned flags,
                                                 Error **errp)
 {
-    size_t len = luks_material_len(&w->header);
     BlockCrypto *c = NULL;
     int ret;
 
-    w->material = g_malloc0(len);
+    w->material = secmem_alloc(luks_material_len(&w->header));
     ret = thread_pool_co_submit(luks_create_work, w);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Unable to make a key");
     } else if (luks_co_write(w, write, opaque, errp)) {
         c = block_crypto_new(&w->header.spec, w->key, &w->header, flags);
     }
-    explicit_bzero(w->material, len);
-    g_free(w->material);
+    secmem_free(w->material);
     return c;
 }
 
@@ -161,32 +161,27 @@ BlockCrypto *coroutine_fn block_crypto_co_create_luks(
     const QCryptoBlockCreateOptionsLUKS *options, unsigned flags,
     BlockCryptoWriteFn *write, void *opaque, Error **errp)
 {
-    LuksCreate w = { .iter_time_ms = DEFAULT_ITER_TIME_MS };
-    LuksHeader *h = &w.header;
-    BlockCrypto *c;
-    char *password;
+    LuksCreate *w = secmem_alloc(sizeof(*w));
+    LuksHeader *h = &w->header;
+    BlockCrypto *c = NULL;
 
-    if (!luks_check_options(options, &h->spec, &h->hash_alg, errp)
-        || !block_crypto_check_secret(options->key_secret, flags, errp)) {
-        return NULL;
+    w->iter_time_ms = options->has_iter_time ? options->iter_time
+                                             : DEFAULT_ITER_TIME_MS;
+    if (luks_check_options(options, &h->spec, &h->hash_alg, errp)
+        && block_crypto_check_secret(options->key_secret, flags, errp)) {
+        w->password = secret_lookup_utf8(options->key_secret, errp);
     }
-    if (options->has_iter_time) {
-        w.iter_time_ms = options->iter_time;
+    if (w->password) {
+        for (int i = 0; i < LUKS_SLOTS; i++) {
+            h->slots[i].offset = LUKS_ALIGN + i * luks_slot_area(&h->spec);
+            h->slots[i].stripes = LUKS_STRIPES;
+        }
+        if (!(flags & BLOCK_CRYPTO_DETACHED)) {
+            h->payload_offset = header_area(&h->spec);
+        }
+        c = luks_co_create(w, write, opaque, flags, errp);
     }
-    for (int i = 0; i < LUKS_SLOTS; i++) {
-        h->slots[i].offset = LUKS_ALIGN + i * luks_slot_area(&h->spec);
-        h->slots[i].stripes = LUKS_STRIPES;
-    }
-    if (!(flags & BLOCK_CRYPTO_DETACHED)) {
-        h->payload_offset = header_area(&h->spec);
-    }
-    password = secret_lookup_utf8(options->key_secret, errp);
-    if (!password) {
-        return NULL;
-    }
-    w.password = password;
-    c = luks_co_create(&w, write, opaque, flags, errp);
-    explicit_bzero(&w, sizeof(w));
-    secret_wipe(password);
+    secmem_free(w->password);
+    secmem_free(w);
     return c;
 }

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <string.h>
 #include "block/secret.h"
+#include "util/secmem.h"
 #include "util/thread-pool.h"
 
 #define SECTOR BLOCK_CRYPTO_SECTOR_SIZE
@@ -259,6 +260,7 @@ void luks_key_digest(const LuksHeader *h, const uint8_t *key, uint8_t *digest)
 
 /* ---- unlocking ---- */
 
+/* In memory for secrets. */
 typedef struct LuksUnlock {
     const LuksHeader *header;
     const LuksSlot *slot;
@@ -319,25 +321,25 @@ static BlockCrypto *coroutine_fn luks_co_unlock(const LuksHeader *h,
                                                 const char *password,
                                                 unsigned flags, Error **errp)
 {
-    size_t len = luks_material_len(h);
-    LuksUnlock u = { .header = h, .password = password };
+    LuksUnlock *u = secmem_alloc(sizeof(*u));
     BlockCrypto *c = NULL;
     bool ok = true;
 
-    u.material = g_malloc(len);
-    for (int i = 0; i < LUKS_SLOTS && ok && !u.found; i++) {
+    u->header = h;
+    u->password = password;
+    u->material = secmem_alloc(luks_material_len(h));
+    for (int i = 0; i < LUKS_SLOTS && ok && !u->found; i++) {
         if (h->slots[i].active) {
-            ok = luks_co_try_slot(&u, i, read, opaque, errp);
+            ok = luks_co_try_slot(u, i, read, opaque, errp);
         }
     }
-    if (u.found) {
-        c = block_crypto_new(&h->spec, u.key, h, flags);
+    if (u->found) {
+        c = block_crypto_new(&h->spec, u->key, h, flags);
     } else if (ok) {
         error_setg(errp, "Invalid password, cannot unlock any keyslot");
     }
-    explicit_bzero(u.key, sizeof(u.key));
-    explicit_bzero(u.material, len);
-    g_free(u.material);
+    secmem_free(u->material);
+    secmem_free(u);
     return c;
 }
 
@@ -370,6 +372,6 @@ BlockCrypto *coroutine_fn block_crypto_co_open_luks(BlockCryptoReadFn *read,
             ? luks_co_unlock(&h, read, opaque, password, flags, errp)
             : block_crypto_new(&h.spec, NULL, &h, flags);
     }
-    secret_wipe(password);
+    secmem_free(password);
     return c;
 }

@@ -8,11 +8,12 @@
 #include <errno.h>
 #include <string.h>
 #include "block/secret.h"
+#include "util/secmem.h"
 
 BlockCrypto *block_crypto_new(const CryptoSpec *spec, const uint8_t *key,
                               const LuksHeader *h, unsigned flags)
 {
-    BlockCrypto *c = g_new0(BlockCrypto, 1);
+    BlockCrypto *c = secmem_alloc(sizeof(*c));
 
     c->detached = flags & BLOCK_CRYPTO_DETACHED;
     if (h) {
@@ -28,10 +29,7 @@ BlockCrypto *block_crypto_new(const CryptoSpec *spec, const uint8_t *key,
 
 void block_crypto_free(BlockCrypto *c)
 {
-    if (c) {
-        explicit_bzero(c, sizeof(*c));
-        g_free(c);
-    }
+    secmem_free(c);
 }
 
 bool block_crypto_check_secret(const char *secret_id, unsigned flags,
@@ -68,7 +66,7 @@ BlockCrypto *block_crypto_open_aes(const char *secret_id, unsigned flags,
         return NULL;
     }
     memcpy(key, password, MIN(strlen(password), sizeof(key)));
-    secret_wipe(password);
+    secmem_free(password);
     c = block_crypto_new(&spec, key, NULL, flags);
     explicit_bzero(key, sizeof(key));
     return c;

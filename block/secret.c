@@ -12,10 +12,12 @@
 #include "block/crypto.h"
 #include "qapi/visit.h"
 #include "util/queue.h"
+#include "util/secmem.h"
 #include "util/thread-pool.h"
 
 enum {
     SECRET_MAX_LEN = 1024 * 1024,
+    SECRET_FIRST_LEN = 2048,            /* what one expects of a file */
     SECRET_KEY_LEN = 32,
     SECRET_IV_LEN = 16,
     SECRET_READ_TIMEOUT_US = 30 * 1000 * 1000,
@@ -24,7 +26,7 @@ enum {
 struct Secret {
     char *id;
     SecretProperties *props;
-    uint8_t *data;                      /* decoded; never NULL */
+    uint8_t *data;                      /* decoded; of util/secmem.h */
     size_t len;
     LIST_ENTRY(Secret) next;
 };
@@ -65,23 +67,15 @@ char *secret_lookup_utf8(const char *id, Error **errp)
         error_setg(errp, "Data from secret %s is not valid UTF-8", id);
         return NULL;
     }
-    return g_strndup((const char *)secret->data, secret->len);
-}
-
-void secret_wipe(char *text)
-{
-    if (text) {
-        explicit_bzero(text, strlen(text));
-        g_free(text);
-    }
+    return secmem_dup(secret->data, secret->len);
 }
 
 /* ---- the data ---- */
 
 typedef struct SecretFile {
     const char *path;
-    uint8_t *data;                      /* SECRET_MAX_LEN + 1 bytes */
-    size_t len;
+    uint8_t *data;                      /* of @size bytes */
+    size_t len, size;
     const char *failed;                 /* what did not work */
 } SecretFile;
 
@@ -109,7 +103,11 @@ static int secret_read_fd(SecretFile *f, int fd)
         if (ret < 0) {
             return ret;
         }
-        n = read(fd, f->data + f->len, SECRET_MAX_LEN + 1 - f->len);
+        if (f->len == f->size) {
+            f->size *= 2;
+            f->data = secmem_resize(f->data, f->len, f->size);
+        }
+        n = read(fd, f->data + f->len, f->size - f->len);
         if (n == 0) {
             break;
         }
@@ -141,7 +139,10 @@ static int secret_read_work(void *opaque)
 static bool coroutine_fn secret_co_read_file(Secret *s, const char *path,
                                              Error **errp)
 {
-    SecretFile f = { .path = path, .data = g_malloc(SECRET_MAX_LEN + 1) };
+    SecretFile f = {
+        .path = path, .size = SECRET_FIRST_LEN,
+        .data = secmem_alloc(SECRET_FIRST_LEN),
+    };
     int ret = thread_pool_co_submit(secret_read_work, &f);
 
     if (ret < 0) {
@@ -154,12 +155,11 @@ static bool coroutine_fn secret_co_read_file(Secret *s, const char *path,
         ret = -EFBIG;
     } else {
         s->len = f.len;
-        s->data = g_malloc(f.len + 1);
-        memcpy(s->data, f.data, f.len);
+        s->data = f.data;
+        return true;
     }
-    explicit_bzero(f.data, f.len);
-    g_free(f.data);
-    return ret >= 0;
+    secmem_free(f.data);
+    return false;
 }
 
 static uint8_t *secret_decode(const char *text, size_t len, size_t *out_len,
@@ -167,7 +167,7 @@ static uint8_t *secret_decode(const char *text, size_t len, size_t *out_len,
 {
     static const char valid[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                 "abcdefghijklmnopqrstuvwxyz0123456789+/=\n";
-    g_autofree char *copy = g_strndup(text, len);
+    char *copy = secmem_dup(text, len);
     uint8_t *data = NULL;
 
     if (strlen(copy) != len || strspn(copy, valid) != len) {
@@ -175,7 +175,7 @@ static uint8_t *secret_decode(const char *text, size_t len, size_t *out_len,
     } else {
         data = g_base64_decode(copy, out_len);
     }
-    explicit_bzero(copy, strlen(copy));
+    secmem_free(copy);
     return data;
 }
 
@@ -187,10 +187,11 @@ static bool secret_decode_data(Secret *s, Error **errp)
     if (!data) {
         return false;
     }
-    explicit_bzero(s->data, s->len);
-    g_free(s->data);
-    s->data = data;
+    secmem_free(s->data);
+    s->data = (uint8_t *)secmem_dup(data, len);
     s->len = len;
+    explicit_bzero(data, len);
+    g_free(data);
     return true;
 }
 
@@ -282,20 +283,14 @@ static bool coroutine_fn secret_co_load(Secret *s, Error **errp)
         }
     } else {
         s->len = strlen(props->data);
-        s->data = (uint8_t *)g_strdup(props->data);
+        s->data = (uint8_t *)secmem_dup(props->data, s->len);
     }
     return secret_unwrap(s, errp);
 }
 
 static void secret_destroy(Secret *s)
 {
-    if (s->data) {
-        explicit_bzero(s->data, s->len);
-        g_free(s->data);
-    }
-    if (s->props->data) {
-        explicit_bzero(s->props->data, strlen(s->props->data));
-    }
+    secmem_free(s->data);
     qapi_free_SecretProperties(s->props);
     g_free(s->id);
     g_free(s);
@@ -313,6 +308,7 @@ Secret *coroutine_fn secret_co_new(const char *id,
         secret_destroy(s);
         return NULL;
     }
+    secmem_wipe_string(g_steal_pointer(&s->props->data));
     LIST_INSERT_HEAD(&secrets, s, next);
     return s;
 }

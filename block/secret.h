@@ -22,17 +22,14 @@ Secret *coroutine_fn secret_co_new(const char *id,
                                    Error **errp);
 void secret_free(Secret *secret);
 
-/* The properties that it was made with. */
+/* The properties that it was made with, but for the data. */
 const SecretProperties *secret_properties(const Secret *secret);
 
 /*
- * The data of the secret @id as a string, to be freed with secret_wipe();
+ * The data of the secret @id as a string, to be freed with secmem_free();
  * "No secret with id 'ID'", "Data from secret ID is not valid UTF-8".
  */
 char *secret_lookup_utf8(const char *id, Error **errp);
-
-/* Overwrite @text, then free it.  NULL is fine. */
-void secret_wipe(char *text);
 
 /*
  * Whoever knows about other objects says whether there is one called @id, for

@@ -5,7 +5,7 @@
  * A token that can't go on with the next byte ends before it, if it may end
  * there; else it is stray, that byte included.  After a stray token all is
  * skipped until a byte that separates tokens, so that one fault makes one
- * error.
+ * error.  Tokens may be secrets: they leave nothing behind.
  */
 #include "qapi/json-int.h"
 
@@ -16,8 +16,28 @@ void json_lexer_init(JSONLexer *lexer)
     };
 }
 
+static void lexer_wipe(JSONLexer *lexer)
+{
+    explicit_bzero(lexer->token->str, lexer->token->len);
+}
+
+/* GString would leave a copy where it grows. */
+static void lexer_append(JSONLexer *lexer, char c)
+{
+    GString *token = lexer->token;
+
+    if (token->len + 1 >= token->allocated_len) {
+        lexer->token = g_string_sized_new(token->len * 2);
+        g_string_append_len(lexer->token, token->str, token->len);
+        explicit_bzero(token->str, token->len);
+        g_string_free(token, TRUE);
+    }
+    g_string_append_c(lexer->token, c);
+}
+
 void json_lexer_destroy(JSONLexer *lexer)
 {
+    lexer_wipe(lexer);
     g_string_free(lexer->token, TRUE);
 }
 
@@ -41,6 +61,7 @@ static void lexer_emit(JSONLexer *lexer, JSONTokenType type)
         lexer->state = type == JSON_STRAY ? LEX_RECOVERY : LEX_START;
     }
     json_parser_token(lexer, type);
+    lexer_wipe(lexer);
     if (lexer->token->allocated_len > JSON_KEEP_SIZE) {
         g_string_free(lexer->token, TRUE);
         lexer->token = g_string_new(NULL);
@@ -52,7 +73,7 @@ static void lexer_begin(JSONLexer *lexer, char c)
 {
     lexer->token_line = lexer->line;
     lexer->token_column = lexer->column;
-    g_string_append_c(lexer->token, c);
+    lexer_append(lexer, c);
 }
 
 static void lexer_start(JSONLexer *lexer, char c)
@@ -86,7 +107,7 @@ static void lexer_string(JSONLexer *lexer, char c)
 {
     unsigned char byte = c;
 
-    g_string_append_c(lexer->token, c);
+    lexer_append(lexer, c);
     if (byte < 0x20 || byte > 0xfd) {
         lexer_emit(lexer, JSON_STRAY);
     } else if (lexer->state == LEX_ESCAPE) {
@@ -156,7 +177,7 @@ static void lexer_byte(JSONLexer *lexer, char c)
         return;
     case LEX_KEYWORD:
         if (g_ascii_islower(c)) {
-            g_string_append_c(lexer->token, c);
+            lexer_append(lexer, c);
             return;
         }
         lexer_emit(lexer, JSON_KEYWORD);
@@ -170,7 +191,7 @@ static void lexer_byte(JSONLexer *lexer, char c)
             lexer_start(lexer, c);
             return;
         }
-        g_string_append_c(lexer->token, c);
+        lexer_append(lexer, c);
         if (next == LEX_RECOVERY) {
             lexer_emit(lexer, JSON_STRAY);
         } else {

@@ -125,17 +125,26 @@ static bool keyval_put(QDict *root, const char *key, size_t key_len,
     }
 }
 
-/* The value at *@p, up to a single comma; "," is written ",,". */
+/*
+ * The value at *@p, up to a single comma; "," is written ",,".  Of its length
+ * from the beginning: what grows leaves copies, and it may be a secret.
+ */
 static QString *keyval_value(const char **p)
 {
-    GString *value = g_string_new(NULL);
     const char *s = *p;
+    size_t len = 0;
+    char *value;
 
-    while (*s && (*s != ',' || *++s == ',')) {
-        g_string_append_c(value, *s++);
+    for (; *s && (*s != ',' || *++s == ','); s++) {
+        len++;
+    }
+    value = g_malloc(len + 1);
+    value[len] = '\0';
+    for (s = *p, len = 0; *s && (*s != ',' || *++s == ','); s++) {
+        value[len++] = *s;
     }
     *p = s;
-    return qstring_new_take(g_string_free(value, FALSE));
+    return qstring_new_take(value);
 }
 
 static bool is_help(const char *s, size_t len)

@@ -4,9 +4,10 @@
  *
  * A dictionary keeps its entries in an array, in order; past a few entries a
  * hash table finds them.  Freeing is a loop, not a recursion, so that deep
- * nesting costs no stack.
+ * nesting costs no stack.  Text is overwritten: it may have been a secret.
  */
 #include "qapi/qobject.h"
+#include "util/secmem.h"
 
 /* Up to this many entries a search through the array is faster. */
 #define QDICT_INDEX_MIN 12
@@ -126,7 +127,7 @@ void qobject_unref_any(QObject *obj)
         } else if (obj->type == QTYPE_QLIST) {
             qlist_dispose((QList *)obj, &dead);
         } else if (obj->type == QTYPE_QSTRING) {
-            g_free(((QString *)obj)->str);
+            secmem_wipe_string(((QString *)obj)->str);
         }
         g_free(obj);
     }

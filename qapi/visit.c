@@ -7,6 +7,7 @@
 #include "qapi/json.h"
 #include "qapi/keyval.h"
 #include "qapi/visit.h"
+#include "util/secmem.h"
 
 const char *qapi_enum_name(const QapiType *type, int value)
 {
@@ -118,7 +119,7 @@ void qapi_free(const QapiType *type, void *value)
         }
         break;
     default:
-        g_free(value);
+        secmem_wipe_string(value);      /* it may have been a secret */
     }
 }
 

@@ -210,6 +210,7 @@ static void chardev_read_ready(void *opaque)
 
     if (n > 0) {
         chr->fe->received(chr->fe_opaque, buf, n);
+        explicit_bzero(buf, n);         /* there may have been a secret */
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
         chardev_hangup(chr);
     }

@@ -360,6 +360,15 @@ static QObject *secret_get_text(const QomObject *obj, const QomProperty *prop,
     return QOBJECT(qstring_new(*text ? *text : ""));
 }
 
+/* It is there to be used, not to be shown. */
+static QObject *secret_get_data(const QomObject *obj, const QomProperty *prop,
+                                Error **errp)
+{
+    error_setg(errp, "Property '%s.%s' is not readable", obj->type->name,
+               prop->name);
+    return NULL;
+}
+
 static QObject *secret_get_format(const QomObject *obj,
                                   const QomProperty *prop, Error **errp)
 {
@@ -374,7 +383,7 @@ static const QomProperty secret_props[] = {
     { .name = "format", .type = "QCryptoSecretFormat",
       .get = secret_get_format },
     SECRET_PROP("file", file),
-    SECRET_PROP("data", data),
+    { .name = "data", .type = "string", .get = secret_get_data },
     { NULL }
 };
 

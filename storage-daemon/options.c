@@ -19,6 +19,7 @@
 #include "storage-daemon/options.h"
 #include "storage-daemon/optstr.h"
 #include "storage-daemon/version.h"
+#include "util/secmem.h"
 #include "util/trace.h"
 
 typedef struct Option {
@@ -303,6 +304,16 @@ ProcessOptions options_parse(int argc, char **argv)
     return process;
 }
 
+/* Everybody may read the command line of a process, and crash dumps have it. */
+static void option_use_wipe(OptionUse *use)
+{
+    if (!strcmp(use->option->name, "object") && strstr(use->arg, "secret")
+        && (strstr(use->arg, "data") || strchr(use->arg, '\\'))) {
+        memset((char *)use->arg, 'x', strlen(use->arg));
+        secmem_wipe_string(g_steal_pointer(&use->location));
+    }
+}
+
 OptionsResult coroutine_fn options_co_run(void)
 {
     for (unsigned i = 0; i < options_pending->len && !daemon_quitting(); i++) {
@@ -313,7 +324,7 @@ OptionsResult coroutine_fn options_co_run(void)
         if (!use->option->co_handle) {
             continue;
         }
-        trace(option_handle, "%s", use->location);
+        trace(option_handle, "option=%s", use->option->name);
         error_set_location(use->location);
         ok = use->option->co_handle(use->arg, &help, &err);
         if (help) {
@@ -328,6 +339,7 @@ OptionsResult coroutine_fn options_co_run(void)
             return OPTIONS_FAILED;
         }
         error_set_location(NULL);
+        option_use_wipe(use);
     }
     return OPTIONS_DONE;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "util/error.h"
+#include "util/secmem.h"
 
 struct Error {
     char *msg;
@@ -169,7 +170,7 @@ void error_free(Error *err)
 
 void error_set_location(const char *text)
 {
-    g_free(location);
+    secmem_wipe_string(location);       /* there may have been a secret */
     location = g_strdup(text);
 }
 

@@ -9,6 +9,7 @@
 #include "block/create.h"
 #include "block/crypto.h"
 #include "block/secret.h"
+#include "util/secmem.h"
 
 #define SECTOR BLOCK_CRYPTO_SECTOR_SIZE
 #define KiB 1024
@@ -300,7 +301,7 @@ static void assert_secret(const char *id, const char *data)
 
     node_test_no_error(err);
     g_assert_cmpstr(text, ==, data);
-    secret_wipe(text);
+    secmem_free(text);
 }
 
 /* 32 and 16 bytes, 00 01 02 ...; "password!" and nothing encrypted by them. */
@@ -368,7 +369,7 @@ static void coroutine_fn co_secret_file(const void *data, size_t len,
     if (error) {
         node_test_assert_error(err, error);
     }
-    secret_wipe(found);
+    secmem_free(found);
     secret_free(s);
 }
 
