@@ -246,9 +246,12 @@ static Coroutine *claim(ThrottleWaiter *w)
 bool throttle_group_set_limits(ThrottleGroup *group,
                                const ThrottleLimits *limits, Error **errp)
 {
-    ThrottleState state = group->state;
+    ThrottleState state;
     Coroutine *leaders[2];
 
+    pthread_mutex_lock(&group->lock);
+    state = group->state;       /* requests change how full it is */
+    pthread_mutex_unlock(&group->lock);
     if (!apply_limits(&state, limits, errp)
         || !throttle_state_check(&state, errp)) {
         return false;

@@ -270,6 +270,30 @@ static void coroutine_fn co_stream(void *opaque)
     }
 }
 
+/* Limits are set while requests of other threads meet them. */
+static void coroutine_fn test_set_meanwhile(void *opaque)
+{
+    ThrottleLimits limits = { .has_iops_total = true, .iops_total = 100000 };
+    ThrottleGroupProperties props = { .limits = &limits };
+    ThrottleGroup *group = throttle_group_new("g", &props, NULL);
+    BlockTestGang *gang = block_test_gang_new();
+    Stream streams[12];
+
+    for (int i = 0; i < 12; i++) {
+        streams[i] = (Stream) { throttle_member_new("g", NULL), i % 3 == 0 };
+        block_test_gang_start(gang, i, co_stream, &streams[i]);
+    }
+    for (int i = 0; i < 200; i++) {
+        g_assert_true(throttle_group_set_limits(group, &limits, NULL));
+        aio_co_sleep_ns(0);
+    }
+    block_test_gang_co_finish(gang);
+    for (int i = 0; i < 12; i++) {
+        throttle_member_free(streams[i].member);
+    }
+    throttle_group_free(group);
+}
+
 /* Members in several threads together do not exceed the group's limit. */
 static void coroutine_fn test_threads(void *opaque)
 {
@@ -366,6 +390,7 @@ int main(int argc, char **argv)
     g_test_add_func("/throttle/set-limits", test_set_limits);
     block_test_add("/throttle/fairness", test_fairness, NULL);
     block_test_add("/throttle/threads", test_threads, NULL);
+    block_test_add("/throttle/set-meanwhile", test_set_meanwhile, NULL);
     block_test_add("/throttle/driver", test_driver, NULL);
     block_test_add("/throttle/requests", test_requests, NULL);
     return g_test_run();
