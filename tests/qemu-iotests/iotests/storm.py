@@ -18,9 +18,9 @@ from .env import HAS_IO_URING, TEST_DIR, TRANSPORT
 from .host import make_image
 from .process import qsd_img
 from .qmp import QMPClient
-from .testing import TestFailure, check_equal, left_mounts
+from .testing import TestFailure, check_equal, left_mounts, wait_for
 
-__all__ = ['storm']
+__all__ = ['storm', 'end_in_storm']
 
 MIB = 1 << 20
 MONITORS = 3
@@ -285,6 +285,7 @@ class Peer(threading.Thread):
 
 def use_file(seed):
     """What a client does, for as long as it may."""
+    os.closerange(3, 4096)      # a monitor's client who leaves must be gone
     rand = random.Random(seed)
     fd = None
     while True:
@@ -343,14 +344,13 @@ def make_files():
         (TEST_DIR / name).touch()
 
 
-def storm(count):
-    """@count commands from each monitor; fails with the seed in its text.
-
-    QMP_STORM_SEED repeats the commands (not what happens between them).
-    """
-    seed = os.environ.get('QMP_STORM_SEED') \
+def make_seed():
+    return os.environ.get('QMP_STORM_SEED') \
         or str(int.from_bytes(os.urandom(4), 'little'))
-    make_files()
+
+
+def daemon_and_peers(seed, count):
+    """A daemon that is not started yet, and the clients of its monitors."""
     paths = [TEST_DIR / f'storm{i}.sock' for i in range(MONITORS)]
     args = []
     for name in names('thread', 3):
@@ -359,11 +359,21 @@ def storm(count):
     for i, path in enumerate(paths):
         args += ['--chardev', f'socket,id=storm{i},path={path},server=on,'
                  'wait=off', '--monitor', f'storm{i}']
+    return StorageDaemon(*args), [Peer(path, f'{seed} {i}', count)
+                                  for i, path in enumerate(paths)]
+
+
+def storm(count):
+    """@count commands from each monitor; fails with the seed in its text.
+
+    QMP_STORM_SEED repeats the commands (not what happens between them).
+    """
+    seed = make_seed()
+    make_files()
     clients = Clients(seed)
     try:
-        with StorageDaemon(*args) as qsd:
-            peers = [Peer(path, f'{seed} {i}', count)
-                     for i, path in enumerate(paths)]
+        daemon, peers = daemon_and_peers(seed, count)
+        with daemon as qsd:
             for peer in peers:
                 peer.start()
             while any(peer.is_alive() for peer in peers):
@@ -381,6 +391,35 @@ def storm(count):
             clients.fill()              # it ends while they are at it
         check_equal('left mounted', left_mounts(), [])
     except (TestFailure, OSError, EOFError) as err:
+        raise TestFailure(f'{err} (QMP_STORM_SEED={seed})') from err
+    finally:
+        clients.kill(len(clients.pids))
+
+
+def end_in_storm(rounds):
+    """SIGTERM in the middle of it: status 0, and nothing is left mounted."""
+    seed = make_seed()
+    clients = Clients(seed)
+    try:
+        for number in range(rounds):
+            make_files()
+            daemon, peers = daemon_and_peers(f'{seed} {number}', 1 << 30)
+            with daemon as qsd:
+                wanted = clients.random.randrange(10, 150)
+                for peer in peers:
+                    peer.start()
+                clients.fill()
+                wait_for(lambda peers=peers, wanted=wanted: sum(
+                    sum(peer.replies.values()) for peer in peers) > wanted or
+                    any(peer.failure for peer in peers), 'replies')
+                failures = [peer.failure for peer in peers if peer.failure]
+                check_equal('failures', failures, [])
+                qsd.stop()
+            for peer in peers:
+                peer.join()
+            check_equal('left mounted', left_mounts(), [])
+            clients.kill(1)
+    except (TestFailure, OSError) as err:
         raise TestFailure(f'{err} (QMP_STORM_SEED={seed})') from err
     finally:
         clients.kill(len(clients.pids))
