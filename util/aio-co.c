@@ -3,6 +3,7 @@
  * Waiting in coroutines for what the event loop knows: completions, fds,
  * time, other threads.  What is waited for lives on the coroutine's stack.
  */
+#include <errno.h>
 #include <poll.h>
 #include "util/aio-int.h"
 
@@ -127,6 +128,25 @@ void coroutine_fn aio_co_reschedule_self(AioContext *ctx)
     if (ctx != aio_context_current()) {
         coroutine_yield_then(schedule_in, ctx);
     }
+}
+
+/* After so much work in a turn others have theirs. */
+#define FAIR_SHARE_NS 1000000
+
+int coroutine_fn aio_co_yield_fair(void)
+{
+    AioContext *ctx = aio_context_current();
+    int64_t now = clock_now_ns();
+
+    /* Counted from the first who asks, so that turns need no clock. */
+    if (!ctx->turn_fair_end_ns) {
+        ctx->turn_fair_end_ns = now + FAIR_SHARE_NS;
+    }
+    if (now < ctx->turn_fair_end_ns) {
+        return 0;
+    }
+    coroutine_yield_then(schedule_in, ctx);
+    return coroutine_is_cancelled() ? -ECANCELED : 0;
 }
 
 typedef struct CoRunIn {

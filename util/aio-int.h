@@ -112,6 +112,7 @@ typedef struct ThreadPool ThreadPool;
 struct AioContext {
     const FDMonOps *fdmon;
     bool in_turn;
+    int64_t turn_fair_end_ns;   /* aio_co_yield_fair()'s; 0: nobody asked */
 
     /* From any thread: lock-free stacks, emptied at once by the loop */
     BottomHalf *bh_list;

@@ -497,6 +497,7 @@ bool aio_poll(AioContext *ctx, bool blocking)
     g_assert(ctx == aio_context_current());
     g_assert(!ctx->in_turn && !in_coroutine());
     ctx->in_turn = true;
+    ctx->turn_fair_end_ns = 0;
 
     if (blocking) {
         wait_blocking(ctx);

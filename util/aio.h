@@ -193,6 +193,16 @@ void aio_co_enter(AioContext *ctx, Coroutine *co);
 /* The running coroutine goes on in @ctx's thread after this returns. */
 void coroutine_fn aio_co_reschedule_self(AioContext *ctx);
 
+/*
+ * For loops whose length an image, an argument or a client decides: called
+ * every time round, by no step that takes more than microseconds.  Once this
+ * turn of the loop has been at work for 1 ms, all else that the thread has to
+ * do comes first; so as after any wait, everything may have changed.  Returns
+ * 0, or -ECANCELED if it waited and nobody wants the result any more: see
+ * coroutine_set_cancel().  Not for who holds more than CoMutexes.
+ */
+int coroutine_fn aio_co_yield_fair(void);
+
 /* Run @cb in @ctx's thread and wait until it has returned. */
 void coroutine_fn aio_co_run_in(AioContext *ctx, BHFunc *cb, void *opaque);
 

@@ -21,6 +21,7 @@ typedef struct CoroutineStack {
 struct Coroutine {
     CoroutineEntry *entry;
     void *opaque;
+    const CoCancel *cancel;     /* or NULL */
     Coroutine *caller;          /* who entered; NULL while it does not run */
 
     /*

@@ -121,6 +121,7 @@ Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
     }
     co->entry = entry;
     co->opaque = opaque;
+    co->cancel = NULL;
     return co;
 }
 
@@ -210,4 +211,20 @@ void coroutine_wake_later(Coroutine *co)
 Coroutine *coroutine_self(void)
 {
     return thread_state()->self;
+}
+
+const CoCancel *coroutine_fn coroutine_set_cancel(const CoCancel *cancel)
+{
+    Coroutine *self = coroutine_self();
+    const CoCancel *old = self->cancel;
+
+    self->cancel = cancel;
+    return old;
+}
+
+bool coroutine_fn coroutine_is_cancelled(void)
+{
+    const CoCancel *cancel = coroutine_self()->cancel;
+
+    return cancel && cancel->is_cancelled(cancel);
 }

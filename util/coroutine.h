@@ -44,6 +44,21 @@ static inline bool in_coroutine(void)
     return coroutine_self() != NULL;
 }
 
+/*
+ * How to know that nobody wants any more what a coroutine does: asked by
+ * aio_co_yield_fair(), in the thread in which the coroutine then runs.
+ */
+typedef struct CoCancel {
+    bool (*is_cancelled)(const struct CoCancel *cancel);
+} CoCancel;
+
+/*
+ * From now on @cancel knows it of the running coroutine; NULL: it goes on to
+ * its end.  Returns what was before.
+ */
+const CoCancel *coroutine_fn coroutine_set_cancel(const CoCancel *cancel);
+bool coroutine_fn coroutine_is_cancelled(void);
+
 /* Free the calling thread's pooled stacks (at thread exit). */
 void coroutine_pool_drain(void);
 

@@ -455,6 +455,70 @@ static void coroutine_fn co_sleep(void *opaque)
     aio_co_sleep_ns(-5);
 }
 
+/* ---- loops that others must not wait for ---- */
+
+typedef struct Fair {
+    CoCancel cancel;
+    BottomHalf *bh;
+    int turns;              /* counted by the bottom half */
+    bool given_up;
+} Fair;
+
+static void fair_bh(void *opaque)
+{
+    Fair *fair = opaque;
+
+    fair->turns++;
+    aio_bh_schedule(fair->bh);
+}
+
+static bool fair_is_cancelled(const CoCancel *cancel)
+{
+    return ((const Fair *)cancel)->given_up;
+}
+
+/* It ends only if others have their turns meanwhile. */
+static void coroutine_fn co_fair(void *opaque)
+{
+    Fair *fair = opaque;
+
+    while (fair->turns < 20) {
+        g_assert_cmpint(aio_co_yield_fair(), ==, 0);
+    }
+}
+
+static void coroutine_fn co_unwanted(void *opaque)
+{
+    Fair *fair = opaque;
+    int turns = fair->turns, ret;
+
+    fair->given_up = true;
+    g_assert_null(coroutine_set_cancel(&fair->cancel));
+    do {
+        ret = aio_co_yield_fair();
+        /* Who has not waited has not missed anything. */
+        g_assert_cmpint(ret, ==, fair->turns == turns ? 0 : -ECANCELED);
+    } while (ret == 0);
+
+    g_assert_true(coroutine_set_cancel(NULL) == &fair->cancel);
+    for (turns = fair->turns; fair->turns == turns; ) {
+        g_assert_cmpint(aio_co_yield_fair(), ==, 0);
+    }
+}
+
+static void test_yield_fair(void)
+{
+    Fair fair = { .cancel.is_cancelled = fair_is_cancelled };
+
+    fair.bh = aio_bh_new(ctx, fair_bh, &fair);
+    aio_bh_schedule(fair.bh);
+    /* Two share a turn, and none of them starves. */
+    coroutine_enter(coroutine_create(co_fair, &fair));
+    co_test_run(co_fair, &fair);
+    co_test_run(co_unwanted, &fair);
+    aio_bh_delete(fair.bh);
+}
+
 static void test_co_sleep(void)
 {
     co_test_run(co_sleep, NULL);
@@ -725,6 +789,7 @@ static const AioTest tests[] = {
     { "fd-reuse", test_fd_reuse },
     { "fd-hangup", test_fd_hangup },
     { "fd-regular-file", test_fd_regular_file },
+    { "yield-fair", test_yield_fair },
     { "co-sleep", test_co_sleep },
     { "co-event", test_co_event },
     { "co-event-together", test_co_event_together },
