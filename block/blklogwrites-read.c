@@ -122,6 +122,9 @@ bool coroutine_fn log_co_find_end(BdrvChild *log, const LogWriteSuper *super,
         if (room >= 0) {
             ret = co_read_entry(w, pos, &entry);
         }
+        if (ret >= 0) {
+            ret = aio_co_yield_fair();
+        }
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Could not read log entry %" PRIu64,
                              i);

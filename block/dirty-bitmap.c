@@ -17,6 +17,10 @@
 #define MAX_CHUNKS (BDRV_BITMAP_MAX_BITS / CHUNK_BITS)
 #define DIRECTORY_BYTES (MAX_CHUNKS * sizeof(uint64_t *))
 
+/* Chunks, ranges, that are handled between two looks at the clock. */
+#define STEP_CHUNKS 16
+#define STEP_RANGES 64
+
 static uint64_t all_ones[CHUNK_WORDS] = {
     [0 ... CHUNK_WORDS - 1] = UINT64_MAX,
 };
@@ -225,7 +229,8 @@ static void set_in_chunk(BdrvDirtyBitmap *bm, int64_t i, int64_t first,
     }
 }
 
-void bdrv_dirty_bitmap_set(BdrvDirtyBitmap *bm, int64_t offset, int64_t bytes)
+void coroutine_fn bdrv_co_dirty_bitmap_set(BdrvDirtyBitmap *bm,
+                                           int64_t offset, int64_t bytes)
 {
     int64_t bit = offset >> bm->granularity_bits, end;
 
@@ -243,18 +248,21 @@ void bdrv_dirty_bitmap_set(BdrvDirtyBitmap *bm, int64_t offset, int64_t bytes)
 
         set_in_chunk(bm, i, bit - start, MIN(end - start, CHUNK_BITS));
         bit = start + CHUNK_BITS;
+        if (bit < end && i % STEP_CHUNKS == 0) {
+            aio_co_yield_fair();
+        }
     }
 }
 
-void bdrv_dirty_bitmaps_set(BlockDriverState *bs, int64_t offset,
-                            int64_t bytes)
+void coroutine_fn bdrv_co_dirty_bitmaps_set(BlockDriverState *bs,
+                                            int64_t offset, int64_t bytes)
 {
     BdrvDirtyBitmap *bm = __atomic_load_n(&bs->dirty_bitmaps,
                                           __ATOMIC_ACQUIRE);
 
     for (; bm; bm = bm->next) {
         if (bm->recording) {
-            bdrv_dirty_bitmap_set(bm, offset, bytes);
+            bdrv_co_dirty_bitmap_set(bm, offset, bytes);
         }
     }
 }
@@ -276,15 +284,22 @@ void bdrv_dirty_bitmap_or_words(BdrvDirtyBitmap *bm, int64_t bits,
     }
 }
 
-void bdrv_dirty_bitmap_merge(BdrvDirtyBitmap *dst, const BdrvDirtyBitmap *src,
-                             int64_t len)
+int coroutine_fn bdrv_co_dirty_bitmap_merge(BdrvDirtyBitmap *dst,
+                                            const BdrvDirtyBitmap *src,
+                                            int64_t len)
 {
     int64_t offset = 0, bytes;
+    int ret = 0;
 
-    while (bdrv_dirty_bitmap_next(src, &offset, len, &bytes)) {
-        bdrv_dirty_bitmap_set(dst, offset, bytes);
+    for (unsigned n = 1;
+         ret >= 0 && bdrv_dirty_bitmap_next(src, &offset, len, &bytes); n++) {
+        bdrv_co_dirty_bitmap_set(dst, offset, bytes);
         offset += bytes;
+        if (n % STEP_RANGES == 0) {
+            ret = aio_co_yield_fair();
+        }
     }
+    return ret;
 }
 
 /* ---- clearing ---- */
@@ -336,7 +351,8 @@ bool bdrv_dirty_bitmaps_check_resize(BlockDriverState *bs, int64_t len,
     return true;
 }
 
-void bdrv_dirty_bitmaps_resized(BlockDriverState *bs, int64_t len)
+void coroutine_fn bdrv_co_dirty_bitmaps_resized(BlockDriverState *bs,
+                                                int64_t len)
 {
     BdrvDirtyBitmap *bm = __atomic_load_n(&bs->dirty_bitmaps,
                                           __ATOMIC_ACQUIRE);
@@ -347,6 +363,9 @@ void bdrv_dirty_bitmaps_resized(BlockDriverState *bs, int64_t len)
 
         for (int64_t i = bits / CHUNK_BITS; i < get_limit(bm); i++) {
             clear_rest(bm, i, MAX(bits - i * CHUNK_BITS, 0));
+            if (i % STEP_CHUNKS == 0) {
+                aio_co_yield_fair();
+            }
         }
     }
 }
@@ -375,13 +394,17 @@ bool bdrv_dirty_bitmap_get_words(const BdrvDirtyBitmap *bm, int64_t bits,
     return !any;
 }
 
-int64_t bdrv_dirty_bitmap_count(const BdrvDirtyBitmap *bm, int64_t len)
+int64_t coroutine_fn bdrv_co_dirty_bitmap_count(const BdrvDirtyBitmap *bm,
+                                                int64_t len)
 {
     int64_t bits = bdrv_dirty_bitmap_bits(bm, len), count = 0;
 
     for (int64_t i = 0; i < get_limit(bm) && i * CHUNK_BITS < bits; i++) {
         uint64_t words[CHUNK_WORDS];
 
+        if (i % STEP_CHUNKS == STEP_CHUNKS - 1) {
+            aio_co_yield_fair();
+        }
         if (get_chunk(bm, i) == all_ones && (i + 1) * CHUNK_BITS <= bits) {
             count += CHUNK_BITS;
             continue;
@@ -439,7 +462,8 @@ bool bdrv_dirty_bitmap_next(const BdrvDirtyBitmap *bm, int64_t *offset,
     return true;
 }
 
-BlockDirtyInfoList *bdrv_dirty_bitmaps_info(BlockDriverState *bs)
+BlockDirtyInfoList *coroutine_fn bdrv_co_dirty_bitmaps_info(
+    BlockDriverState *bs)
 {
     BlockDirtyInfoList *list = NULL, **tail = &list;
 
@@ -447,7 +471,7 @@ BlockDirtyInfoList *bdrv_dirty_bitmaps_info(BlockDriverState *bs)
         BlockDirtyInfo *info = g_new0(BlockDirtyInfo, 1);
 
         info->name = g_strdup(bm->name);
-        info->count = bdrv_dirty_bitmap_count(bm, bdrv_getlength(bs));
+        info->count = bdrv_co_dirty_bitmap_count(bm, bdrv_getlength(bs));
         info->granularity = UINT32_C(1) << bm->granularity_bits;
         info->recording = bm->recording;
         info->persistent = bm->persistent;

@@ -63,9 +63,13 @@ void bdrv_dirty_bitmaps_free(BlockDriverState *bs);
 
 void bdrv_dirty_bitmap_clear(BdrvDirtyBitmap *bm);
 
-/* What is dirty in @src up to @len bytes becomes dirty in @dst. */
-void bdrv_dirty_bitmap_merge(BdrvDirtyBitmap *dst, const BdrvDirtyBitmap *src,
-                             int64_t len);
+/*
+ * What is dirty in @src up to @len bytes becomes dirty in @dst.  -ECANCELED: a
+ * part of it.  Both stay as long as this takes: graph lock.
+ */
+int coroutine_fn bdrv_co_dirty_bitmap_merge(BdrvDirtyBitmap *dst,
+                                            const BdrvDirtyBitmap *src,
+                                            int64_t len);
 
 /* ---- main thread ---- */
 
@@ -84,7 +88,8 @@ static inline int64_t bdrv_dirty_bitmap_bits(const BdrvDirtyBitmap *bm,
 }
 
 /* Bytes in dirty units, of a node of @len bytes. */
-int64_t bdrv_dirty_bitmap_count(const BdrvDirtyBitmap *bm, int64_t len);
+int64_t coroutine_fn bdrv_co_dirty_bitmap_count(const BdrvDirtyBitmap *bm,
+                                                int64_t len);
 
 /*
  * The first dirty range in [*@offset, @end): false if there is none, else
@@ -107,30 +112,35 @@ void bdrv_dirty_bitmap_or_words(BdrvDirtyBitmap *bm, int64_t bits,
                                 const uint64_t *words);
 
 /* For queries. */
-BlockDirtyInfoList *bdrv_dirty_bitmaps_info(BlockDriverState *bs);
+BlockDirtyInfoList *coroutine_fn bdrv_co_dirty_bitmaps_info(
+    BlockDriverState *bs);
 
 /* Can all bitmaps follow if the node gets @len bytes?  [any thread] */
 bool bdrv_dirty_bitmaps_check_resize(BlockDriverState *bs, int64_t len,
                                      Error **errp);
 
 /* The node has @len bytes now: beyond is nothing.  [any thread] */
-void bdrv_dirty_bitmaps_resized(BlockDriverState *bs, int64_t len);
+void coroutine_fn bdrv_co_dirty_bitmaps_resized(BlockDriverState *bs,
+                                                int64_t len);
 
 /* ---- any thread ---- */
 
-void bdrv_dirty_bitmap_set(BdrvDirtyBitmap *bm, int64_t offset, int64_t bytes);
+/* The bitmap stays as long as this takes: a request, or the graph lock. */
+void coroutine_fn bdrv_co_dirty_bitmap_set(BdrvDirtyBitmap *bm,
+                                           int64_t offset, int64_t bytes);
 
 /* The same in all bitmaps of @bs that record. */
-void bdrv_dirty_bitmaps_set(BlockDriverState *bs, int64_t offset,
-                            int64_t bytes);
+void coroutine_fn bdrv_co_dirty_bitmaps_set(BlockDriverState *bs,
+                                            int64_t offset, int64_t bytes);
 
 /* A request that may have changed [@offset, @offset + @bytes) is ending. */
-static inline void bdrv_note_dirty(BlockDriverState *bs, int64_t offset,
-                                   int64_t bytes)
+static inline void coroutine_fn bdrv_co_note_dirty(BlockDriverState *bs,
+                                                   int64_t offset,
+                                                   int64_t bytes)
 {
     if (__builtin_expect(__atomic_load_n(&bs->dirty_bitmaps,
                                          __ATOMIC_RELAXED) != NULL, 0)) {
-        bdrv_dirty_bitmaps_set(bs, offset, bytes);
+        bdrv_co_dirty_bitmaps_set(bs, offset, bytes);
     }
 }
 

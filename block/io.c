@@ -264,7 +264,7 @@ int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset,
     }
     ret = co_write(bs, offset, qiov, flags);
     /* Even if it failed: a part may have been written. */
-    bdrv_note_dirty(bs, offset, bytes);
+    bdrv_co_note_dirty(bs, offset, bytes);
     return ret;
 }
 
@@ -304,7 +304,7 @@ int coroutine_fn bdrv_co_pwrite_zeroes(BdrvChild *child, int64_t offset,
         return ret;
     }
     ret = co_write_zeroes(child->bs, offset, bytes, flags);
-    bdrv_note_dirty(child->bs, offset, bytes);
+    bdrv_co_note_dirty(child->bs, offset, bytes);
     return ret;
 }
 
@@ -349,6 +349,9 @@ static int coroutine_fn co_discard(BlockDriverState *bs, int64_t offset,
         ret = co_discard_units(bs, offset, piece_end, align);
         track_end(&req);
         offset = piece_end;
+        if (ret >= 0 && offset < end) {
+            ret = aio_co_yield_fair();
+        }
     }
     return ret == -ENOTSUP ? 0 : MIN(ret, 0);
 }
@@ -362,7 +365,7 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
         return ret;
     }
     ret = co_discard(child->bs, offset, bytes);
-    bdrv_note_dirty(child->bs, offset, bytes);
+    bdrv_co_note_dirty(child->bs, offset, bytes);
     return ret;
 }
 
@@ -420,7 +423,7 @@ static int coroutine_fn co_truncate_tracked(BlockDriverState *bs,
         }
     }
     __atomic_store_n(&bs->total_bytes, len, __ATOMIC_RELAXED);
-    bdrv_dirty_bitmaps_resized(bs, offset);
+    bdrv_co_dirty_bitmaps_resized(bs, offset);
     return 0;
 }
 
@@ -495,7 +498,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
     if (bs->drv->passthrough) {
         ret = bs->drv->bdrv_co_truncate(bs, offset, prealloc, flags, errp);
         if (ret >= 0) {
-            bdrv_dirty_bitmaps_resized(bs, offset);
+            bdrv_co_dirty_bitmaps_resized(bs, offset);
         }
         return ret;
     }

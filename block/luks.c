@@ -154,6 +154,9 @@ static int coroutine_fn luks_co_preadv(BlockDriverState *bs, int64_t offset,
         if (ret >= 0) {
             qemu_iovec_from_buf(qiov, done, buf, n);
         }
+        if (ret >= 0 && done + (int64_t)n < bytes) {
+            ret = aio_co_yield_fair();
+        }
     }
     g_aligned_free(buf);
     return ret;
@@ -178,6 +181,9 @@ static int coroutine_fn luks_co_pwritev(BlockDriverState *bs, int64_t offset,
             qemu_iovec_init_buf(&piece, buf, n);
             ret = bdrv_co_pwritev(bs->file, s->payload + offset + done,
                                   &piece, flags);
+        }
+        if (ret >= 0 && done + (int64_t)n < bytes) {
+            ret = aio_co_yield_fair();
         }
     }
     g_aligned_free(buf);

@@ -19,6 +19,9 @@
  */
 #define SUSPECT_BLOCKS UINT64_C(64)
 
+/* Clusters looked at between two looks at the clock. */
+#define LOOK_CLUSTERS 16
+
 /* ---- free clusters in a row ---- */
 
 /* Free clusters in a row: @n from @first on. */
@@ -77,8 +80,12 @@ static int coroutine_fn co_find_free(BlockDriverState *bs, uint64_t min,
         if (pos >= limit) {
             return run->n >= min ? 0 : -EFBIG;
         }
-        if (pos == suspect && !s->reftable_checked) {
-            ret = qcow2_check_reftable(bs);
+        if (pos % LOOK_CLUSTERS == 0) {
+            /* With s->lock, so that what was found is still free. */
+            ret = aio_co_yield_fair();
+        }
+        if (ret >= 0 && pos == suspect && !s->reftable_checked) {
+            ret = qcow2_co_check_reftable(bs);
         }
         if (ret < 0) {
             return ret;

@@ -202,8 +202,8 @@ static int coroutine_fn co_load_cluster(Loader *l, Qcow2Bitmap *b,
         if (entry & QCOW2_BME_ALL_ONES) {
             int64_t from = (first * 64) << shift;
 
-            bdrv_dirty_bitmap_set(bm, from, MIN(len - from, (words * 64)
-                                                            << shift));
+            bdrv_co_dirty_bitmap_set(bm, from,
+                                     MIN(len - from, (words * 64) << shift));
         }
         return 0;
     }
@@ -249,6 +249,9 @@ static int coroutine_fn co_load_bits(Loader *l, Qcow2Bitmap *b,
     for (uint32_t i = 0; ret >= 0 && i < b->table_size; i++) {
         ret = co_load_cluster(l, b, bm, i, GUINT64_FROM_BE(table[i]), buf,
                               why);
+        if (ret >= 0) {
+            ret = aio_co_yield_fair();
+        }
     }
     return ret;
 }
@@ -296,26 +299,20 @@ static bool coroutine_fn co_load(Loader *l, Qcow2Bitmap *b, Error **errp)
     return true;
 }
 
-static int compare_offsets(gconstpointer a, gconstpointer b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
 /* No cluster may have two uses, or one for something else. */
-static bool check_overlaps(Loader *l, Error **errp)
+static bool coroutine_fn co_check_overlaps(Loader *l, Error **errp)
 {
-    const uint64_t *offsets;
+    uint64_t *offsets;
 
     if (claim(l, l->s->bitmap_directory_offset,
               l->s->bitmap_directory_size)) {
         error_setg(errp, "Bitmap directory lies outside of the file");
         return false;
     }
-    g_array_sort(l->clusters, compare_offsets);
-    offsets = (const uint64_t *)(void *)l->clusters->data;
+    offsets = (uint64_t *)(void *)l->clusters->data;
+    qcow2_co_sort_offsets(offsets, l->clusters->len);
     for (guint i = 0; i < l->clusters->len; i++) {
+        aio_co_yield_fair();
         if (i && offsets[i] == offsets[i - 1]) {
             error_setg(errp, "The cluster at offset %#" PRIx64 " is used by "
                        "bitmaps more than once", offsets[i]);
@@ -386,7 +383,7 @@ bool coroutine_fn qcow2_co_load_bitmaps(BlockDriverState *bs, Error **errp)
     TAILQ_FOREACH(b, &s->bitmaps->list, next) {
         ok = ok && co_load(&l, b, errp);
     }
-    ok = ok && check_overlaps(&l, errp);
+    ok = ok && co_check_overlaps(&l, errp);
     g_array_free(l.clusters, true);
     return ok && (bs->read_only || co_mark_in_use(bs, errp));
 }

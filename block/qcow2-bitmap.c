@@ -216,6 +216,7 @@ static void coroutine_fn co_free_clusters(BlockDriverState *bs,
         uint64_t refcount;
         int ret;
 
+        aio_co_yield_fair();
         co_mutex_lock(&s->lock);
         ret = qcow2_co_get_refcount(bs, offset >> s->cluster_bits, &refcount);
         if (ret >= 0 && refcount == 1
@@ -280,6 +281,7 @@ static int coroutine_fn co_write_clusters(BlockDriverState *bs,
     for (uint32_t i = 0; i < n; i++) {
         int64_t first = i * words, offset;
 
+        aio_co_yield_fair();
         if (bdrv_dirty_bitmap_get_words(bm, bits, first, words, buf)) {
             continue;
         }

@@ -148,6 +148,9 @@ int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset,
             qoff += ext.bytes;
             bytes -= ext.bytes;
         }
+        if (ret >= 0 && __builtin_expect(bytes > 0, 0)) {
+            ret = aio_co_yield_fair();
+        }
     }
     qcow2_leave(s, epoch);
     return MIN(ret, 0);
@@ -160,7 +163,7 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, int64_t offset,
     BDRVQcow2State *s = bs->opaque;
     Qcow2Extent ext;
     unsigned epoch = qcow2_enter(s);
-    int ret = qcow2_co_extent(bs, offset, bytes, &ext);
+    int ret = qcow2_co_run(bs, offset, bytes, &ext);
 
     qcow2_leave(s, epoch);
     if (ret < 0) {

@@ -194,6 +194,7 @@ static int coroutine_fn co_add_inactive(BlockDriverState *bs,
         uint64_t table = GUINT64_FROM_BE(l1[i]) & QCOW2_L1E_OFFSET_MASK;
 
         if (table) {
+            aio_co_yield_fair();
             qcow2_metamap_set(s, table, s->cluster_size,
                               QCOW2_OL_INACTIVE_L2);
         }
@@ -234,6 +235,7 @@ int coroutine_fn qcow2_co_init_metamap(BlockDriverState *bs)
         uint64_t block = s->reftable[i] & QCOW2_REFT_OFFSET_MASK;
 
         if (block) {
+            aio_co_yield_fair();
             qcow2_metamap_set(s, block, s->cluster_size,
                               QCOW2_OL_REFCOUNT_BLOCK);
         }
@@ -242,6 +244,7 @@ int coroutine_fn qcow2_co_init_metamap(BlockDriverState *bs)
         uint64_t table = s->l1_table[i] & QCOW2_L1E_OFFSET_MASK;
 
         if (table) {
+            aio_co_yield_fair();
             qcow2_metamap_set(s, table, s->cluster_size, QCOW2_OL_ACTIVE_L2);
         }
     }

@@ -15,6 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/thread-pool.h"
+
+/* Entries looked at between two looks at the clock, and changed. */
+#define LOOK_ENTRIES 4096
+#define CHANGE_ENTRIES 16
+
+/* So many are sorted in less time than it takes to ask another thread. */
+#define SORT_IN_PLACE_MAX 512
+
 /* ---- table ---- */
 
 bool coroutine_fn qcow2_co_read_reftable(BlockDriverState *bs, Error **errp)
@@ -57,13 +66,36 @@ static int compare_offsets(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-int qcow2_check_reftable(BlockDriverState *bs)
+typedef struct SortOffsets {
+    uint64_t *offsets;
+    size_t n;
+} SortOffsets;
+
+static int sort_worker(void *opaque)
+{
+    SortOffsets *sort = opaque;
+
+    qsort(sort->offsets, sort->n, sizeof(uint64_t), compare_offsets);
+    return 0;
+}
+
+void coroutine_fn qcow2_co_sort_offsets(uint64_t *offsets, size_t n)
+{
+    SortOffsets sort = { offsets, n };
+
+    if (n < SORT_IN_PLACE_MAX
+        || thread_pool_co_submit(sort_worker, &sort) == -EAGAIN) {
+        sort_worker(&sort);
+    }
+}
+
+int coroutine_fn qcow2_co_check_reftable(BlockDriverState *bs)
 {
     BDRVQcow2State *s = bs->opaque;
     uint64_t bytes = s->reftable_entries * sizeof(uint64_t);
     g_autofree uint64_t *sorted = g_memdup2(s->reftable, bytes);
 
-    qsort(sorted, s->reftable_entries, sizeof(uint64_t), compare_offsets);
+    qcow2_co_sort_offsets(sorted, s->reftable_entries);
     for (uint64_t i = 1; i < s->reftable_entries; i++) {
         uint64_t block = sorted[i] & QCOW2_REFT_OFFSET_MASK;
 
@@ -303,9 +335,15 @@ int coroutine_fn qcow2_co_change_refcount(BlockDriverState *bs,
         return 0;
     }
     for (uint64_t i = first; i <= last; i++) {
+        if ((i - first) % CHANGE_ENTRIES == CHANGE_ENTRIES - 1) {
+            aio_co_yield_fair();        /* with s->lock: not to be left half */
+        }
         ret = co_change_one(bs, i, addend);
         if (ret < 0) {
             while (i-- > first) {
+                if (i % CHANGE_ENTRIES == 0) {
+                    aio_co_yield_fair();
+                }
                 co_change_one(bs, i, -addend);
             }
             return ret;
@@ -528,6 +566,9 @@ static bool coroutine_fn co_is_superfluous(BlockDriverState *bs,
     for (uint64_t i = 0; empty && i >> s->refblock_bits == 0; i++) {
         gpointer key = GSIZE_TO_POINTER(first + i);
 
+        if (i % LOOK_ENTRIES == 0) {
+            aio_co_yield_fair();
+        }
         empty = read_entry(s, block->words, i) == 0 || first + i == own
                 || g_hash_table_contains(gone, key);
     }
@@ -563,6 +604,9 @@ static int coroutine_fn co_drop_blocks(BlockDriverState *bs, uint64_t first)
     for (uint64_t i = 0; ret >= 0 && i < n; i++) {
         uint64_t cluster = old[i] >> s->cluster_bits;
 
+        if (i % LOOK_ENTRIES == 0) {
+            aio_co_yield_fair();
+        }
         if (cluster && cluster >> s->refblock_bits < first) {
             co_change_one(bs, cluster, -1);
         } else if (cluster) {

@@ -206,6 +206,9 @@ int coroutine_fn qcow2_co_preallocate(BlockDriverState *bs, int64_t offset,
         qcow2_unreserve(&r);
         qcow2_leave(s, epoch);
         offset += n * s->cluster_size;
+        if (ret >= 0) {
+            ret = aio_co_yield_fair();
+        }
     }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not preallocate clusters");
@@ -427,6 +430,7 @@ static void coroutine_fn co_drop_tables(BlockDriverState *bs, int64_t size)
         if (!table || qcow2_in_cluster(s, table)) {
             continue;
         }
+        aio_co_yield_fair();    /* both locks are held: it stays as it is */
         qcow2_set_l1_entry(s, i, 0);
         /* It may be a snapshot's as well. */
         if (!qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2 | QCOW2_OL_INACTIVE_L2,
@@ -455,6 +459,7 @@ static bool coroutine_fn co_cut_file_part(BlockDriverState *bs)
            && qcow2_co_get_refcount(bs, used - 1, &refcount) >= 0
            && refcount == 0) {
         used--;
+        aio_co_yield_fair();
     }
     if (used == clusters
         || bdrv_co_truncate(bs->file, used << s->cluster_bits,

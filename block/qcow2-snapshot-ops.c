@@ -36,6 +36,7 @@ typedef struct Walk {
     int coroutine_fn (*co_visit)(struct Walk *w, uint64_t offset,
                                  uint64_t bytes);
     uint64_t done, limit;               /* ranges; stop at the limit */
+    bool may_stop;                      /* half-way, as after an error */
 } Walk;
 
 /* ---- walking ---- */
@@ -49,7 +50,10 @@ static int coroutine_fn co_range(Walk *w, uint64_t offset, uint64_t bytes)
     }
     ret = w->co_visit(w, offset, bytes);
     if (ret >= 0) {
+        int given_up = aio_co_yield_fair();
+
         w->done++;
+        ret = w->may_stop ? given_up : 0;
     }
     return ret;
 }
@@ -122,7 +126,7 @@ static int coroutine_fn co_walk_l1(Walk *w, const uint64_t *l1, uint32_t n)
         int ret;
 
         if (offset == 0) {
-            continue;
+            continue;           /* of which there may be many: a few ms */
         }
         if (qcow2_in_cluster(s, offset)) {
             return broken(w->bs, "L2 table", offset, s->l1_table_offset);
@@ -158,6 +162,7 @@ static int coroutine_fn co_raise_range(Walk *w, uint64_t offset,
     /* What nobody has counted was never ours to share. */
     for (uint64_t c = offset >> s->cluster_bits;
          ret >= 0 && c <= (offset + bytes - 1) >> s->cluster_bits; c++) {
+        aio_co_yield_fair();
         ret = qcow2_co_get_refcount(w->bs, c, &refcount);
         if (ret >= 0 && refcount == 0) {
             qcow2_signal_corruption(w->bs, true, c << s->cluster_bits,
@@ -192,7 +197,7 @@ static int coroutine_fn co_raise(BlockDriverState *bs, const uint64_t *l1,
 {
     BDRVQcow2State *s = bs->opaque;
     Walk w = { .bs = bs, .s = s, .co_visit = co_raise_range,
-               .limit = UINT64_MAX };
+               .limit = UINT64_MAX, .may_stop = true };
     int ret = co_walk_l1(&w, l1, n);
 
     if (ret >= 0) {
@@ -283,6 +288,7 @@ static int coroutine_fn co_mark_l2(BlockDriverState *bs, uint64_t l2_offset,
         if ((entry & QCOW2_OFLAG_COMPRESSED) || offset == 0) {
             continue;
         }
+        aio_co_yield_fair();
         ret = co_is_alone(bs, offset, &alone);
         if (ret < 0) {
             return ret;
@@ -320,6 +326,7 @@ static int coroutine_fn co_mark_tables(BlockDriverState *bs, uint64_t *l1,
         if (offset == 0) {
             continue;
         }
+        aio_co_yield_fair();
         ret = bdrv_co_pread(bs->file, offset, s->cluster_size, l2, 0);
         if (ret >= 0) {
             ret = co_mark_l2(bs, offset, l2);

@@ -206,6 +206,7 @@ int coroutine_fn qcow2_co_parse_snapshots(BlockDriverState *bs,
     while (t->n < n) {
         Qcow2Snapshot sn = { 0 };
 
+        aio_co_yield_fair();
         r->pos = r->start + ((r->pos - r->start + 7) & ~UINT64_C(7));
         ret = r->pos > r->end ? -EFBIG : co_read_entry(r, t, &sn, errp);
         if (ret < 0) {

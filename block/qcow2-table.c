@@ -13,8 +13,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Entries looked at in one go. */
+/* Entries looked at in one go, by a request and by who looks for more. */
 #define EXTENT_ENTRIES 32
+#define RUN_ENTRIES 512
+
+/*
+ * What qcow2_co_run() looks at, in such goes and in equal entries of the L1
+ * table: some microseconds, in vain if its caller needs only the beginning.
+ */
+#define RUN_LOOKS 16
+#define RUN_TABLES 16384
 
 /* Write back when writes have given up so many clusters: bounds the list. */
 #define LINK_PENDING_MAX 65536
@@ -425,16 +433,17 @@ static int64_t run_length(const BDRVQcow2State *s, const uint64_t *entries,
     return MIN(run, bytes);
 }
 
-int coroutine_fn qcow2_co_extent(BlockDriverState *bs, int64_t offset,
-                                 int64_t bytes, Qcow2Extent *ext)
+/* With @entries for @max of them. */
+static int coroutine_fn co_extent(BlockDriverState *bs, int64_t offset,
+                                  int64_t bytes, uint64_t *entries,
+                                  unsigned max, Qcow2Extent *ext)
 {
     BDRVQcow2State *s = bs->opaque;
-    uint64_t entries[2 * EXTENT_ENTRIES];
     int64_t in_cluster = qcow2_in_cluster(s, offset);
     unsigned left = (1u << s->slice_bits) - qcow2_slice_index(s, offset);
     int64_t want = (in_cluster + bytes + s->cluster_size - 1)
                    >> s->cluster_bits;
-    unsigned n = MIN(MIN(want, left), EXTENT_ENTRIES);
+    unsigned n = MIN(MIN(want, left), max);
     bool own;
     int64_t table = l2_table_offset(bs, offset, &own);
     int type, ret;
@@ -466,6 +475,67 @@ int coroutine_fn qcow2_co_extent(BlockDriverState *bs, int64_t offset,
                 ? entries[0]
                 : (entries[0] & QCOW2_L2E_OFFSET_MASK) + in_cluster;
     ext->bytes = run_length(s, entries, n, offset, bytes, ext->type);
+    return 0;
+}
+
+int coroutine_fn qcow2_co_extent(BlockDriverState *bs, int64_t offset,
+                                 int64_t bytes, Qcow2Extent *ext)
+{
+    uint64_t entries[2 * EXTENT_ENTRIES];
+
+    return co_extent(bs, offset, bytes, entries, EXTENT_ENTRIES, ext);
+}
+
+/*
+ * If all that the L2 table before guest @offset maps is alike, from @start on,
+ * so is what the same table maps from @offset on: bytes, up to @bytes.
+ */
+static int64_t same_tables(BDRVQcow2State *s, int64_t start, int64_t offset,
+                           int64_t bytes)
+{
+    unsigned shift = s->cluster_bits + s->l2_bits;
+    int64_t table_bytes = INT64_C(1) << shift, size = 0;
+    uint32_t n = __atomic_load_n(&s->l1_size, __ATOMIC_ACQUIRE);
+    int64_t i = offset >> shift, end = MIN(i + RUN_TABLES, (int64_t)n);
+    uint64_t entry;
+
+    if ((offset & (table_bytes - 1)) || offset - start < table_bytes
+        || i > n) {
+        return 0;
+    }
+    entry = qcow2_l1_entry(s, i - 1);
+    for (; i < end && size < bytes && qcow2_l1_entry(s, i) == entry; i++) {
+        size += table_bytes;
+    }
+    return MIN(size, bytes);
+}
+
+int coroutine_fn qcow2_co_run(BlockDriverState *bs, int64_t offset,
+                              int64_t bytes, Qcow2Extent *ext)
+{
+    BDRVQcow2State *s = bs->opaque;
+    uint64_t entries[2 * RUN_ENTRIES];
+    int ret = co_extent(bs, offset, bytes, entries, RUN_ENTRIES, ext);
+
+    if (ret < 0 || (ext->type != QCOW2_ZERO_PLAIN
+                    && (ext->type != QCOW2_UNALLOCATED || bs->backing))) {
+        return ret;             /* more to be known than this node knows */
+    }
+    for (unsigned i = 0; i < RUN_LOOKS && ext->bytes < bytes; i++) {
+        int64_t at = offset + ext->bytes, left = bytes - ext->bytes;
+        int64_t same = same_tables(s, offset, at, left);
+        Qcow2Extent more;
+
+        if (same) {
+            ext->bytes += same;
+            continue;
+        }
+        if (co_extent(bs, at, left, entries, RUN_ENTRIES, &more) < 0
+            || more.type != ext->type) {
+            break;
+        }
+        ext->bytes += more.bytes;
+    }
     return 0;
 }
 

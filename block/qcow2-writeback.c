@@ -252,9 +252,11 @@ static uint64_t coroutine_fn co_find_unused(BlockDriverState *bs,
 
     while (*pos < end && !co_is_last_use(bs, *pos)) {
         ++*pos;
+        aio_co_yield_fair();
     }
     while (*pos + n < end && co_is_last_use(bs, *pos + n)) {
         n++;
+        aio_co_yield_fair();
     }
     if (shared >= *pos && shared < *pos + n) {
         /* Other compressed data must not move in meanwhile. */
@@ -317,6 +319,7 @@ static void coroutine_fn co_free_list(BlockDriverState *bs,
             co_free(bs, f);
         }
         g_free(f);
+        aio_co_yield_fair();
     }
 }
 

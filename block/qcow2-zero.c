@@ -174,12 +174,20 @@ static int64_t coroutine_fn co_skip(BlockDriverState *bs, int64_t offset,
 {
     Qcow2Extent ext;
 
-    if (qcow2_co_extent(bs, offset, bytes, &ext) < 0
+    if (qcow2_co_run(bs, offset, bytes, &ext) < 0
         || ext.type != QCOW2_UNALLOCATED
         || (change != DROP && has_backing(bs, offset))) {
         return 0;
     }
     return ext.bytes;
+}
+
+/* Between steps.  Who has reserved all is shrinking, and does not stop half. */
+static int coroutine_fn co_go_on(bool more, bool may_stop)
+{
+    int ret = more ? aio_co_yield_fair() : 0;
+
+    return may_stop ? ret : 0;
 }
 
 /* Whole clusters, each part reserved while it changes. */
@@ -208,6 +216,7 @@ static int coroutine_fn co_change(BlockDriverState *bs, int64_t offset,
         if (skip > 0) {
             qcow2_leave(s, epoch);
             offset += skip;
+            ret = co_go_on(offset < end, reserve);
             continue;
         }
         if (reserve) {
@@ -220,6 +229,9 @@ static int coroutine_fn co_change(BlockDriverState *bs, int64_t offset,
         }
         qcow2_leave(s, epoch);
         offset += n * s->cluster_size;
+        if (ret >= 0) {
+            ret = co_go_on(offset < end, reserve);
+        }
     }
     if (ret >= 0
         && __atomic_load_n(&s->n_pending, __ATOMIC_RELAXED) > PENDING_MAX) {
@@ -279,7 +291,7 @@ int coroutine_fn qcow2_co_is_zero(BlockDriverState *bs, int64_t start,
 {
     while (start < end) {
         Qcow2Extent ext;
-        int ret = qcow2_co_extent(bs, start, end - start, &ext);
+        int ret = qcow2_co_run(bs, start, end - start, &ext);
 
         if (ret < 0) {
             return ret;
@@ -294,6 +306,10 @@ int coroutine_fn qcow2_co_is_zero(BlockDriverState *bs, int64_t start,
             return 0;
         }
         start += ext.bytes;
+        ret = start < end ? aio_co_yield_fair() : 0;
+        if (ret < 0) {
+            return ret;
+        }
     }
     return 1;
 }
@@ -402,6 +418,9 @@ static int coroutine_fn co_zero_raw(BlockDriverState *bs, int64_t offset,
         }
         offset += ext.bytes;
         bytes -= ext.bytes;
+        if (ret >= 0) {
+            ret = co_go_on(bytes > 0, true);
+        }
     }
     return ret;
 }

@@ -339,6 +339,13 @@ int coroutine_fn qcow2_co_extent(BlockDriverState *bs, int64_t offset,
                                  int64_t bytes, Qcow2Extent *ext);
 
 /*
+ * The same for who wants to know of as much as possible: @ext->bytes goes on
+ * where no data are, across tables, and is bounded only for the time's sake.
+ */
+int coroutine_fn qcow2_co_run(BlockDriverState *bs, int64_t offset,
+                              int64_t bytes, Qcow2Extent *ext);
+
+/*
  * Copy @n L2 entries (l2_entry_words each, host order) from that of guest
  * @offset on, all in one slice.  An L2 table that does not exist is zeroes.
  */
@@ -423,7 +430,10 @@ int coroutine_fn qcow2_co_cover(BlockDriverState *bs, uint64_t cluster,
                                 uint64_t place);
 
 /* -EIO, and corruption is signalled: the table names a block twice. */
-int qcow2_check_reftable(BlockDriverState *bs);
+int coroutine_fn qcow2_co_check_reftable(BlockDriverState *bs);
+
+/* Sort what belongs to the caller alone; many of them in the thread pool. */
+void coroutine_fn qcow2_co_sort_offsets(uint64_t *offsets, size_t n);
 
 /* ---- qcow2-alloc.c: s->lock held ---- */
 

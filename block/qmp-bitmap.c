@@ -82,25 +82,35 @@ static bool coroutine_fn co_take(TransactionItem *it,
 }
 
 /* Keep its bits, if they may be needed again. */
-static bool keep_bits(TransactionItem *it, Error **errp)
+static bool coroutine_fn co_keep_bits(TransactionItem *it, Error **errp)
 {
     BdrvDirtyBitmap *bm = it->bitmap;
+    int ret;
 
     if (it->alone) {
         return true;
     }
     it->old = bdrv_dirty_bitmap_new(it->bs, bm->name, bm->granularity_bits,
                                     false, errp);
-    if (it->old) {
-        bdrv_dirty_bitmap_merge(it->old, bm, bdrv_getlength(it->bs));
+    if (!it->old) {
+        return false;
     }
-    return it->old;
+    ret = bdrv_co_dirty_bitmap_merge(it->old, bm, bdrv_getlength(it->bs));
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not keep the bits of bitmap '%s'",
+                         bm->name);
+        g_clear_pointer(&it->old, bdrv_dirty_bitmap_free);
+    }
+    return ret >= 0;
 }
 
 static void coroutine_fn co_restore_bits(TransactionItem *it)
 {
+    const CoCancel *cancel = coroutine_set_cancel(NULL);
+
     bdrv_dirty_bitmap_clear(it->bitmap);
-    bdrv_dirty_bitmap_merge(it->bitmap, it->old, bdrv_getlength(it->bs));
+    bdrv_co_dirty_bitmap_merge(it->bitmap, it->old, bdrv_getlength(it->bs));
+    coroutine_set_cancel(cancel);
 }
 
 static void coroutine_fn co_restore_recording(TransactionItem *it)
@@ -242,7 +252,7 @@ void coroutine_fn qmp_block_dirty_bitmap_remove(const BlockDirtyBitmap *arg,
 
 static bool coroutine_fn co_prepare_clear(TransactionItem *it, Error **errp)
 {
-    if (!co_take(it, it->arg, CHANGE, errp) || !keep_bits(it, errp)) {
+    if (!co_take(it, it->arg, CHANGE, errp) || !co_keep_bits(it, errp)) {
         return false;
     }
     bdrv_dirty_bitmap_clear(it->bitmap);
@@ -346,6 +356,7 @@ static bool coroutine_fn co_prepare_merge(TransactionItem *it, Error **errp)
     const BlockDirtyBitmap target = { arg->node, arg->target };
     BlockDriverState *bs = find_node(arg->node, errp);
     const BlockDirtyBitmapOrStrList *l;
+    int ret = 0;
 
     if (!bs || !find_bitmap(bs, arg->target, errp)
         || !check_sources(bs, arg->bitmaps, errp)
@@ -353,17 +364,24 @@ static bool coroutine_fn co_prepare_merge(TransactionItem *it, Error **errp)
         return false;
     }
     /* Requests that were drained may have changed a length, or a bitmap. */
-    if (!check_sources(bs, arg->bitmaps, errp) || !keep_bits(it, errp)) {
+    if (!check_sources(bs, arg->bitmaps, errp) || !co_keep_bits(it, errp)) {
         return false;
     }
-    for (l = arg->bitmaps; l; l = l->next) {
+    for (l = arg->bitmaps; l && ret >= 0; l = l->next) {
         BdrvDirtyBitmap *src = find_source(bs, l->value, NULL);
 
         if (src != it->bitmap) {
-            bdrv_dirty_bitmap_merge(it->bitmap, src, bdrv_getlength(bs));
+            ret = bdrv_co_dirty_bitmap_merge(it->bitmap, src,
+                                             bdrv_getlength(bs));
         }
     }
-    return true;
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not merge all bitmaps");
+        if (it->old) {
+            co_restore_bits(it);
+        }
+    }
+    return ret >= 0;
 }
 
 const TransactionOps transaction_bitmap_merge = {
@@ -379,7 +397,8 @@ void coroutine_fn qmp_block_dirty_bitmap_merge(
 
 /* ---- x-debug-block-dirty-bitmap-sha256 ---- */
 
-static char *sha256(BlockDriverState *bs, const BdrvDirtyBitmap *bm)
+static char *coroutine_fn co_sha256(BlockDriverState *bs,
+                                    const BdrvDirtyBitmap *bm)
 {
     g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
     int64_t bits = bdrv_dirty_bitmap_bits(bm, bdrv_getlength(bs));
@@ -390,6 +409,7 @@ static char *sha256(BlockDriverState *bs, const BdrvDirtyBitmap *bm)
         n = MIN(words - first, (int64_t)G_N_ELEMENTS(buf));
         bdrv_dirty_bitmap_get_words(bm, bits, first, n, buf);
         g_checksum_update(sum, (const guchar *)buf, n * sizeof(*buf));
+        aio_co_yield_fair();
     }
     return g_strdup(g_checksum_get_string(sum));
 }
@@ -407,7 +427,7 @@ BlockDirtyBitmapSha256 *coroutine_fn qmp_x_debug_block_dirty_bitmap_sha256(
     bm = bs ? find_bitmap(bs, arg->name, errp) : NULL;
     if (bm) {
         ret = g_new0(BlockDirtyBitmapSha256, 1);
-        ret->sha256 = sha256(bs, bm);
+        ret->sha256 = co_sha256(bs, bm);
     }
     bdrv_graph_unlock();
     return ret;

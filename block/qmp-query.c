@@ -108,7 +108,7 @@ static bool coroutine_fn co_device_info(BlockDriverState *bs, bool flat,
     if (bs->backing) {
         info->backing_file = g_strdup(bs->backing->bs->filename);
     }
-    info->dirty_bitmaps = bdrv_dirty_bitmaps_info(bs);
+    info->dirty_bitmaps = bdrv_co_dirty_bitmaps_info(bs);
 
     TAILQ_FOREACH(c, &bs->children, next) {
         BlockdevChild *child = g_new0(BlockdevChild, 1);

@@ -105,7 +105,7 @@ bool coroutine_fn bdrv_co_snapshot_apply(BlockDriverState *bs,
     bdrv_graph_co_lock();
     bdrv_co_drained_begin_locked(bs);
     ok = bs->drv->bdrv_co_snapshot_apply(bs, id_or_name, errp);
-    bdrv_note_dirty(bs, 0, bdrv_getlength(bs));
+    bdrv_co_note_dirty(bs, 0, bdrv_getlength(bs));
     bdrv_drained_end(bs);
     bdrv_graph_unlock();
     return ok;

@@ -155,6 +155,11 @@ int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs,
     if (offset < 0 || bytes < 0) {
         return -EINVAL;
     }
+    /* Here for all who go through an image, asking. */
+    ret = aio_co_yield_fair();
+    if (ret < 0) {
+        return ret;
+    }
     if (offset >= len || bytes == 0) {
         return offset >= len ? BDRV_BLOCK_EOF : 0;
     }

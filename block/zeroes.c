@@ -35,6 +35,9 @@ int coroutine_fn bdrv_co_write_zero_buffers(BlockDriverState *bs,
         ret = func(bs, offset, n, &qiov, flags);
         offset += n;
         bytes -= n;
+        if (ret >= 0 && bytes > 0) {
+            ret = aio_co_yield_fair();
+        }
     }
     return MIN(ret, 0);
 }
@@ -90,6 +93,9 @@ static int coroutine_fn co_zero_units(BlockDriverState *bs, int64_t offset,
             n = end - offset;
         }
         offset += n;
+        if (ret >= 0 && offset < end) {
+            ret = aio_co_yield_fair();
+        }
     }
     return MIN(ret, 0);
 }

@@ -52,13 +52,13 @@ static void coroutine_fn co_test_model(void *opaque)
         int64_t count = 0, at = 0, n;
 
         bytes = MIN(bytes, bdrv_getlength(bs) - offset);
-        bdrv_note_dirty(bs, offset, bytes);
+        bdrv_co_note_dirty(bs, offset, bytes);
         memset(shadow + offset / 512, 1,
                (offset + bytes - 1) / 512 - offset / 512 + 1);
         for (int b = 0; b < BITS; b++) {
             count += shadow[b];
         }
-        g_assert_cmpint(bdrv_dirty_bitmap_count(bm, bdrv_getlength(bs)), ==,
+        g_assert_cmpint(bdrv_co_dirty_bitmap_count(bm, bdrv_getlength(bs)), ==,
                         count * 512);
         for (int64_t end = 0; ; end = at += n) {
             bool more = bdrv_dirty_bitmap_next(bm, &at, bdrv_getlength(bs),
@@ -93,25 +93,26 @@ static void coroutine_fn co_test_large(void *opaque)
     /* Whole chunks are constants: no memory, at once. */
     bdrv_dirty_bitmap_insert(bs, bm);
     bdrv_dirty_bitmap_insert(bs, coarse);
-    bdrv_dirty_bitmap_set(bm, 100, 512 * TiB - 100);
-    g_assert_cmpint(bdrv_dirty_bitmap_count(bm, 512 * TiB), ==, 512 * TiB);
-    bdrv_dirty_bitmap_merge(coarse, bm, 512 * TiB);
-    g_assert_cmpint(bdrv_dirty_bitmap_count(coarse, 512 * TiB), ==, 512 * TiB);
+    bdrv_co_dirty_bitmap_set(bm, 100, 512 * TiB - 100);
+    g_assert_cmpint(bdrv_co_dirty_bitmap_count(bm, 512 * TiB), ==, 512 * TiB);
+    bdrv_co_dirty_bitmap_merge(coarse, bm, 512 * TiB);
+    g_assert_cmpint(bdrv_co_dirty_bitmap_count(coarse, 512 * TiB), ==,
+                    512 * TiB);
     assert_area(bm, 5, 512 * TiB, 5, 512 * TiB - 5);
 
     /* Shrinking cuts a constant in two. */
-    bdrv_dirty_bitmaps_resized(bs, 100 * TiB + 70 * KiB);
+    bdrv_co_dirty_bitmaps_resized(bs, 100 * TiB + 70 * KiB);
     assert_area(bm, 0, 512 * TiB, 0, 100 * TiB + 128 * KiB);
-    g_assert_cmpint(bdrv_dirty_bitmap_count(coarse, 512 * TiB), ==,
+    g_assert_cmpint(bdrv_co_dirty_bitmap_count(coarse, 512 * TiB), ==,
                     100 * TiB + 2048 * MiB);
-    bdrv_dirty_bitmaps_resized(bs, 0);
-    g_assert_cmpint(bdrv_dirty_bitmap_count(bm, 512 * TiB), ==, 0);
+    bdrv_co_dirty_bitmaps_resized(bs, 0);
+    g_assert_cmpint(bdrv_co_dirty_bitmap_count(bm, 512 * TiB), ==, 0);
 
     g_assert_null(bdrv_dirty_bitmap_new(bs, "d", 9, false, &err));
     node_test_assert_error(err, "Too much space will be occupied by the "
                            "bitmap. Use larger granularity");
     /* What it can't say it does not pretend to know. */
-    bdrv_dirty_bitmap_set(bm, BDRV_BITMAP_MAX_BITS << 16, 1);
+    bdrv_co_dirty_bitmap_set(bm, BDRV_BITMAP_MAX_BITS << 16, 1);
     g_assert_true(bm->inconsistent);
     block_test_co_close(bs);
 }
@@ -128,7 +129,7 @@ static void coroutine_fn setter_co_entry(void *opaque)
     Setter *s = opaque;
 
     for (int64_t bit = s->part; bit < 200000; bit += BLOCK_TEST_THREADS) {
-        bdrv_dirty_bitmap_set(s->bm, bit * 512, 512);
+        bdrv_co_dirty_bitmap_set(s->bm, bit * 512, 512);
     }
 }
 
@@ -153,7 +154,7 @@ static void coroutine_fn co_test_threads(void *opaque)
 
 static int64_t count(BlockDriverState *bs, const char *name)
 {
-    return bdrv_dirty_bitmap_count(bdrv_dirty_bitmap_find(bs, name),
+    return bdrv_co_dirty_bitmap_count(bdrv_dirty_bitmap_find(bs, name),
                                    bdrv_getlength(bs));
 }
 
