@@ -249,6 +249,10 @@ static int coroutine_fn co_use_l1(Qcow2Check *c, uint64_t offset, uint32_t n,
         if (ret < 0) {
             result = ret;
         }
+        ret = aio_co_yield_fair();
+        if (ret < 0) {
+            return ret;
+        }
     }
     return result;
 }
@@ -330,6 +334,7 @@ static int coroutine_fn co_use_bitmap_table(Qcow2Check *c, uint64_t offset,
         }
         if (data) {
             qcow2_check_use(c, data, s->cluster_size);
+            aio_co_yield_fair();
         }
     }
     return 0;
@@ -496,7 +501,10 @@ int coroutine_fn qcow2_check_co_count(Qcow2Check *c)
     result = ret < 0 ? ret : result;
     qcow2_check_use(c, s->reftable_offset, s->reftable_entries * 8);
     for (uint64_t i = 0; i < s->reftable_entries; i++) {
-        co_use_refblock(c, i);
+        if (s->reftable[i]) {
+            co_use_refblock(c, i);
+            aio_co_yield_fair();
+        }
     }
     return result;
 }
@@ -525,6 +533,7 @@ static unsigned coroutine_fn co_check_l2_flags(Qcow2Check *c, uint64_t *l2,
             || qcow2_in_cluster(s, offset)) {
             continue;
         }
+        aio_co_yield_fair();
         if (!s->external_data_file
             && qcow2_check_co_refcount(c, offset >> s->cluster_bits,
                                        &refcount) < 0) {
@@ -603,6 +612,7 @@ int coroutine_fn qcow2_check_co_copied(Qcow2Check *c)
         if (!table) {
             continue;
         }
+        aio_co_yield_fair();
         qcow2_check_progress(c, i, s->l1_size);
         if (qcow2_in_cluster(s, table)
             || qcow2_check_co_refcount(c, table >> s->cluster_bits,

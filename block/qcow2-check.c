@@ -24,6 +24,9 @@
 /* Counts for a longer file than this would take ask for too much memory. */
 #define MAX_COUNTS_BYTES (INT64_C(4) << 30)
 
+/* Clusters that are compared between two looks at the clock. */
+#define COMPARE_STEP 256
+
 void qcow2_check_say(Qcow2Check *c, const char *fmt, ...)
 {
     g_autofree char *line = NULL;
@@ -184,21 +187,41 @@ static void coroutine_fn co_compare_one(Qcow2Check *c, BdrvCheckResult *res,
     }
 }
 
+/* Nothing is counted from @cluster on, a block's first, and none is there. */
+static bool is_unused_block(const Qcow2Check *c, uint64_t cluster)
+{
+    uint64_t index = cluster >> c->s->refblock_bits;
+
+    return (index >= c->s->reftable_entries || c->s->reftable[index] == 0)
+           && !qcow2_check_any(c, index);
+}
+
 /*
  * Compare all refcounts with what has been counted; results are added to @res.
  * Those that have a block are repaired as @fix says.
  */
-static void coroutine_fn co_compare(Qcow2Check *c, BdrvCheckResult *res,
-                                    int fix)
+static int coroutine_fn co_compare(Qcow2Check *c, BdrvCheckResult *res,
+                                   int fix)
 {
     BDRVQcow2State *s = c->s;
-    uint64_t highest = 0;
+    uint64_t highest = 0, per_block = UINT64_C(1) << s->refblock_bits;
 
     for (uint64_t i = 0; i < c->n_clusters; i++) {
-        uint64_t want = qcow2_check_get(s, c->counts, i), have;
-        int ret = qcow2_check_co_refcount(c, i, &have);
+        uint64_t want, have;
+        int ret;
 
-        qcow2_check_progress(c, i, c->n_clusters);
+        if (i % COMPARE_STEP == 0) {
+            qcow2_check_progress(c, i, c->n_clusters);
+            if (aio_co_yield_fair() < 0 && !fix) {
+                return -ECANCELED;
+            }
+        }
+        if (i % per_block == 0 && is_unused_block(c, i)) {
+            i += per_block - 1;
+            continue;
+        }
+        want = qcow2_check_get(s, c->counts, i);
+        ret = qcow2_check_co_refcount(c, i, &have);
         if (ret < 0) {
             qcow2_check_say(c, "Can't get refcount for cluster %" PRIu64
                             ": %s", i, strerror(-ret));
@@ -216,6 +239,7 @@ static void coroutine_fn co_compare(Qcow2Check *c, BdrvCheckResult *res,
         res->check_errors++;
     }
     c->res->image_end_offset = (highest + 1) << s->cluster_bits;
+    return 0;
 }
 
 /* ---- the table of snapshots ---- */
@@ -366,6 +390,7 @@ static int coroutine_fn co_rebuild(Qcow2Check *c, const BdrvCheckResult *pre)
         return ret;
     }
     after = (BdrvCheckResult) { 0 };
+    /* Fixing, it goes on to the end. */
     co_compare(c, &after, c->fix | BDRV_FIX_LEAKS);
     if (c->rebuild || after.check_errors) {
         qcow2_check_say(c, "ERROR rebuilt refcount structure is still "
@@ -384,8 +409,11 @@ static int coroutine_fn co_rebuild(Qcow2Check *c, const BdrvCheckResult *pre)
 static int coroutine_fn co_refcounts(Qcow2Check *c)
 {
     BdrvCheckResult *res = c->res, pre = { 0 };
+    int ret = co_compare(c, &pre, 0);
 
-    co_compare(c, &pre, 0);
+    if (ret < 0) {
+        return ret;
+    }
     if (c->rebuild && (c->fix & BDRV_FIX_ERRORS)) {
         return co_rebuild(c, &pre);
     }
@@ -417,7 +445,7 @@ static int coroutine_fn co_check(Qcow2Check *c)
     next_part(c, 0.5);
     ret = qcow2_check_co_count(c);
     if (ret < 0) {
-        return 0;                       /* counted as a check error */
+        return ret == -ECANCELED ? ret : 0;     /* else a check error */
     }
     next_part(c, 0.2);
     ret = co_refcounts(c);

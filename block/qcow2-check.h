@@ -54,6 +54,9 @@ uint64_t qcow2_check_get(const BDRVQcow2State *s, const uint8_t *block,
 void qcow2_check_set(const BDRVQcow2State *s, uint8_t *block, uint64_t i,
                      uint64_t value);
 
+/* Is any count in block @index not 0? */
+bool qcow2_check_any(const Qcow2Check *c, uint64_t index);
+
 /* One more use of the clusters that [@offset, @offset + @bytes) touches. */
 void qcow2_check_use(Qcow2Check *c, uint64_t offset, uint64_t bytes);
 

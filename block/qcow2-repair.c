@@ -156,19 +156,31 @@ static bool is_zero(const uint8_t *p, size_t n)
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-/* Any count in block @i? */
-static bool block_in_use(const Qcow2Check *c, uint64_t i)
+bool qcow2_check_any(const Qcow2Check *c, uint64_t index)
 {
     size_t size = c->s->cluster_size;
 
-    return !is_zero(c->counts + i * size, size);
+    return !is_zero(c->counts + index * size, size);
+}
+
+/* Blocks with counts, of the first @n. */
+static uint64_t coroutine_fn co_blocks_in_use(Qcow2Check *c, uint64_t n)
+{
+    uint64_t used = 0;
+
+    for (uint64_t i = 0; i < n; i++) {
+        used += qcow2_check_any(c, i);
+        aio_co_yield_fair();
+    }
+    return used;
 }
 
 /* How many clusters it takes, those that they need themselves included. */
-static int plan(Qcow2Check *c, Layout *l)
+static int coroutine_fn co_plan(Qcow2Check *c, Layout *l)
 {
     BDRVQcow2State *s = c->s;
-    uint64_t blocks, table, last;
+    uint64_t old = c->n_clusters >> s->refblock_bits;
+    uint64_t old_blocks = co_blocks_in_use(c, old), blocks, table, last;
 
     *l = (Layout) { .start = c->n_clusters };
     for (;;) {
@@ -177,10 +189,8 @@ static int plan(Qcow2Check *c, Layout *l)
             return -EFBIG;
         }
         l->n_indices = (last >> s->refblock_bits) + 1;
-        blocks = 0;
-        for (uint64_t i = 0; i < l->n_indices; i++) {
-            blocks += i >= l->start >> s->refblock_bits || block_in_use(c, i);
-        }
+        /* All from the first new cluster's on are. */
+        blocks = old_blocks + (l->n_indices - MIN(l->n_indices, old));
         table = (uint64_t)qcow2_cluster_end(s, l->n_indices * 8)
                 >> s->cluster_bits;
         if (blocks == l->n_blocks && table == l->n_table) {
@@ -205,7 +215,8 @@ static int coroutine_fn co_write_structure(Qcow2Check *c, const Layout *l,
         qcow2_check_set(s, c->counts, l->start + i, 1);
     }
     for (uint64_t i = 0; i < l->n_indices; i++) {
-        if (!block_in_use(c, i)) {
+        aio_co_yield_fair();
+        if (!qcow2_check_any(c, i)) {
             continue;
         }
         table[i] = at++ << s->cluster_bits;
@@ -256,7 +267,7 @@ int coroutine_fn qcow2_check_co_rebuild(Qcow2Check *c)
     BDRVQcow2State *s = c->s;
     g_autofree uint64_t *table = NULL;
     Layout l;
-    int ret = plan(c, &l);
+    int ret = co_plan(c, &l);
 
     if (ret < 0) {
         qcow2_check_say(c, "ERROR allocating refblock");
