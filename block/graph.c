@@ -441,9 +441,13 @@ static bool coroutine_fn node_co_open(BlockDriverState *bs,
 
 static void coroutine_fn node_co_close(BlockDriverState *bs)
 {
+    /* What is to be written out is wanted, whoever closes. */
+    const CoCancel *cancel = coroutine_set_cancel(NULL);
+
     if (bs->opened && bs->drv->bdrv_co_close) {
         bs->drv->bdrv_co_close(bs);
     }
+    coroutine_set_cancel(cancel);
     bs->opened = false;
 }
 

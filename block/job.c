@@ -29,6 +29,7 @@
 #define JOB_STATES_DISMISS (1u << JOB_STATUS_CONCLUDED)
 
 typedef struct Job {
+    CoCancel cancel;                /* first: the callback casts */
     const JobDriver *drv;
     void *opaque;                   /* NULL when the work is over */
     char *id;
@@ -85,11 +86,18 @@ static void job_dismiss(Job *job)
     g_free(job);
 }
 
+static bool job_is_cancelled(const CoCancel *cancel)
+{
+    return ((const Job *)cancel)->cancelled;
+}
+
 static void coroutine_fn job_co_main(void *opaque)
 {
     Job *job = opaque;
     Error *err = NULL;
 
+    job->cancel.is_cancelled = job_is_cancelled;
+    coroutine_set_cancel(&job->cancel);
     job_set_status(job, JOB_STATUS_RUNNING);
     job->drv->co_run(job->opaque, &err);
     job->drv->free(g_steal_pointer(&job->opaque));

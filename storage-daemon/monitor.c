@@ -310,10 +310,20 @@ static void monitor_send_too_large(Monitor *mon, QObject *id)
     }
 }
 
+/* At the end of the daemon, work that would go on for long is given up. */
+static bool monitor_is_unwanted(const CoCancel *cancel)
+{
+    return daemon_quitting();
+}
+
 static void coroutine_fn monitor_co_handle(Monitor *mon, MonitorRequest *req)
 {
+    static const CoCancel cancel = { monitor_is_unwanted };
     unsigned session = mon->session;
-    g_autoptr(QDict) reply = monitor_co_reply(mon, req);
+    g_autoptr(QDict) reply = NULL;
+
+    coroutine_set_cancel(&cancel);
+    reply = monitor_co_reply(mon, req);
 
     if (session == mon->session) {
         trace(monitor_reply, "mon=%s", mon->id);

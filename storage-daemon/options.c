@@ -314,8 +314,16 @@ static void option_use_wipe(OptionUse *use)
     }
 }
 
+static bool options_are_unwanted(const CoCancel *cancel)
+{
+    return daemon_quitting();
+}
+
 OptionsResult coroutine_fn options_co_run(void)
 {
+    static const CoCancel cancel = { options_are_unwanted };
+
+    coroutine_set_cancel(&cancel);
     for (unsigned i = 0; i < options_pending->len && !daemon_quitting(); i++) {
         OptionUse *use = &g_array_index(options_pending, OptionUse, i);
         Error *err = NULL;

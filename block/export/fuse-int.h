@@ -157,6 +157,7 @@ struct FuseExport {
     bool uring_served;          /* atomic: a request came over the ring */
 
     bool halted;                /* atomic: new requests are refused */
+    bool cut_off;               /* atomic: and those in flight given up */
     bool ended;                 /* atomic: the connection is gone */
 
     /*

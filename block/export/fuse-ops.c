@@ -15,6 +15,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -308,6 +310,52 @@ static int coroutine_fn fuse_op_co_lookup(FuseFile *file, FuseRequest *req)
 static int coroutine_fn fuse_op_co_nothing(FuseFile *file, FuseRequest *req)
 {
     return 0;
+}
+
+/* ---- signals to clients ---- */
+
+static unsigned fuse_op_interrupted_slot(uint64_t unique)
+{
+    return unique / 2 % FUSE_INTERRUPTED;       /* the lowest bit is not used */
+}
+
+/* Most requests have ended before anybody looks at this: see fuse.c. */
+static int coroutine_fn fuse_op_co_interrupt(FuseFile *file, FuseRequest *req)
+{
+    const struct fuse_interrupt_in *in = req->arg;
+
+    __atomic_store_n(&file->interrupted[fuse_op_interrupted_slot(in->unique)],
+                     in->unique, __ATOMIC_RELAXED);
+    return 0;
+}
+
+/* The mask @name of a thread's status in /proc. */
+static uint64_t fuse_op_signal_mask(const char *status, const char *name)
+{
+    const char *at = strstr(status, name);
+
+    return at ? strtoull(at + strlen(name), NULL, 16) : 0;
+}
+
+/*
+ * Any signal interrupts, a timer's too, after which the client would only begin
+ * again.  Whoever is to die has SIGKILL pending, whatever the signal was.
+ */
+bool fuse_op_client_killed(const FuseFile *file, const FuseRequest *req)
+{
+    unsigned slot = fuse_op_interrupted_slot(req->in->unique);
+    g_autofree char *path = NULL;
+    g_autofree char *status = NULL;
+
+    if (__atomic_load_n(&file->interrupted[slot], __ATOMIC_RELAXED)
+        != req->in->unique) {
+        return false;
+    }
+    path = g_strdup_printf("/proc/%u/status", req->in->pid);
+    return g_file_get_contents(path, &status, NULL, NULL)
+           && ((fuse_op_signal_mask(status, "\nSigPnd:")
+                | fuse_op_signal_mask(status, "\nShdPnd:"))
+               & (UINT64_C(1) << (SIGKILL - 1)));
 }
 
 /* ---- data ---- */
@@ -623,9 +671,8 @@ static const FuseOp fuse_ops[] = {
     [FUSE_BATCH_FORGET] = { fuse_op_co_nothing,
                             sizeof(struct fuse_batch_forget_in),
                             .no_reply = true },
-    /* Requests here end soon or wait for storage: there is no calling back. */
-    [FUSE_INTERRUPT] = { fuse_op_co_nothing, sizeof(struct fuse_interrupt_in),
-                         .no_reply = true },
+    [FUSE_INTERRUPT] = { fuse_op_co_interrupt,
+                         sizeof(struct fuse_interrupt_in), .no_reply = true },
     [FUSE_GETATTR] = { fuse_op_co_getattr, sizeof(struct fuse_getattr_in) },
     [FUSE_SETATTR] = { fuse_op_co_setattr, sizeof(struct fuse_setattr_in) },
     [FUSE_OPEN] = { fuse_op_co_open, sizeof(struct fuse_open_in) },

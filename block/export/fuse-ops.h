@@ -24,6 +24,9 @@
  */
 #define FUSE_MAX_BACKGROUND 65535
 
+/* So many interrupted requests are known at a time. */
+#define FUSE_INTERRUPTED 64
+
 /* The exported file: what all its requests share. */
 typedef struct FuseFile {
     BlockBackend *blk;
@@ -44,6 +47,12 @@ typedef struct FuseFile {
 
     bool modified;              /* atomic: written since mtime was taken */
     unsigned open_count;        /* atomic: OPENs less RELEASEs */
+
+    /*
+     * Atomic: the numbers of requests whose clients got a signal, at a place
+     * that the number says.  Forgotten when another one comes there.
+     */
+    uint64_t interrupted[FUSE_INTERRUPTED];
 } FuseFile;
 
 typedef struct FuseRequest {
@@ -80,5 +89,8 @@ int coroutine_fn fuse_op_co_run(FuseFile *file, FuseRequest *req);
 
 /* fuse-init.c: INIT alone; does not wait.  Returns as fuse_op_co_run(). */
 int fuse_init(FuseFile *file, FuseRequest *req);
+
+/* Did the client of a request get a signal that ends it? */
+bool fuse_op_client_killed(const FuseFile *file, const FuseRequest *req);
 
 #endif /* BLOCK_EXPORT_FUSE_OPS_H */

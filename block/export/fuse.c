@@ -44,8 +44,29 @@ static FuseExport *fuse_export_from(BlockExport *exp)
 
 /* ---- requests (any thread) ---- */
 
+typedef struct FuseProcess {
+    CoCancel cancel;            /* first: the callback casts */
+    FuseExport *exp;
+    const FuseRequest *req;
+} FuseProcess;
+
+/*
+ * Does nobody want the reply any more?  At shutdown changes have time to come
+ * to their end, questions don't.
+ */
+static bool fuse_is_unwanted(const CoCancel *cancel)
+{
+    const FuseProcess *p = (const FuseProcess *)cancel;
+    bool question = p->req->in->opcode == FUSE_LSEEK;
+
+    return __atomic_load_n(question ? &p->exp->halted : &p->exp->cut_off,
+                           __ATOMIC_RELAXED)
+           || fuse_op_client_killed(&p->exp->file, p->req);
+}
+
 int coroutine_fn fuse_co_process(FuseExport *exp, FuseRequest *req)
 {
+    FuseProcess process = { { fuse_is_unwanted }, exp, req };
     int ret = -ENOTCONN;
 
     /* A ring's reply overwrites the header, but not before this returns. */
@@ -54,8 +75,14 @@ int coroutine_fn fuse_co_process(FuseExport *exp, FuseRequest *req)
     __atomic_add_fetch(&exp->n_requests, 1, __ATOMIC_SEQ_CST);
     if (!__atomic_load_n(&exp->halted, __ATOMIC_SEQ_CST)) {
         blk_co_begin_request(exp->common.blk);
+        coroutine_set_cancel(&process.cancel);
         ret = fuse_op_co_run(&exp->file, req);
+        coroutine_set_cancel(NULL);
         blk_end_request(exp->common.blk);
+    }
+    if (ret == -ECANCELED) {
+        ret = __atomic_load_n(&exp->halted, __ATOMIC_RELAXED) ? -ENOTCONN
+                                                              : -EINTR;
     }
     if (ret <= -512) {          /* the kernel takes no such error */
         ret = -EIO;
@@ -344,7 +371,7 @@ static void fuse_init_life(FuseExport *exp, const BlockExportOptions *opts)
     exp->file.resizable = fuse_resizes(opts);
     exp->mount.fd = -1;
     exp->uring_wanted = exp->uring_broken = exp->uring_served = false;
-    exp->halted = exp->ended = false;
+    exp->halted = exp->cut_off = exp->ended = false;
     exp->idle = exp->unused = (CoEvent) { 0 };
     exp->n_requests = exp->n_users = 1;
     exp->idle_bh = aio_bh_new(ctx, fuse_export_idle_bh, exp);
@@ -477,6 +504,7 @@ static void coroutine_fn fuse_co_shutdown(BlockExport *common)
     if (__atomic_sub_fetch(&exp->n_requests, 1, __ATOMIC_SEQ_CST) > 0) {
         co_event_wait(&exp->idle, FUSE_DRAIN_TIMEOUT_NS);
     }
+    __atomic_store_n(&exp->cut_off, true, __ATOMIC_RELAXED);
     if (exp->mount.fd >= 0) {
         fuse_mount_co_end(&exp->mount);
     }
