@@ -619,13 +619,6 @@ static int coroutine_fn blklogwrites_co_truncate(BlockDriverState *bs,
     return ret;
 }
 
-/* The log is no part of the image. */
-static int64_t coroutine_fn blklogwrites_co_get_allocated_file_size(
-    BlockDriverState *bs)
-{
-    return bdrv_co_get_allocated_file_size(bs->file->bs);
-}
-
 const BlockDriver bdrv_blklogwrites = {
     .format_name = "blklogwrites",
     .driver = BLOCKDEV_DRIVER_BLKLOGWRITES,
@@ -646,7 +639,6 @@ const BlockDriver bdrv_blklogwrites = {
     .bdrv_co_truncate = blklogwrites_co_truncate,
     .bdrv_co_block_status = bdrv_filter_co_block_status,
     .bdrv_co_getlength = bdrv_filter_co_getlength,
-    .bdrv_co_get_allocated_file_size = blklogwrites_co_get_allocated_file_size,
     .bdrv_refresh_limits = blklogwrites_refresh_limits,
     .bdrv_co_check_perm = blklogwrites_co_check_perm,
     .bdrv_gather_options = blklogwrites_gather_options,

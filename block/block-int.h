@@ -292,7 +292,6 @@ struct BlockDriverState {
     /* The rest belongs to the main thread. */
     uint64_t perm, shared_perm;         /* cumulated over parents */
     uint64_t new_perm, new_shared;      /* while an update is under way */
-    bool perm_listed;                   /* ditto: in its list */
     int refcnt;
     int height;                         /* longest way down, edges */
     BlockDriverState *opening_for;      /* the parent that is opened with us */
@@ -300,7 +299,9 @@ struct BlockDriverState {
     bool monitor_owned;
     bool implicit;                      /* named by the core: '#block123' */
     bool loss_told;                     /* blockdev-del said what it costs */
-    int drain_count;                    /* own, plus that of each child */
+    int drain_count;                    /* own, plus children drained */
+    uint64_t walk;                      /* bdrv_walk_visit()'s */
+    GPtrArray *storage;                 /* bdrv_storage()'s; or NULL */
     TAILQ_HEAD(, BdrvChild) children, parents;  /* newest parent first */
     TAILQ_ENTRY(BlockDriverState) next;         /* all nodes, newest first */
 };
@@ -504,8 +505,23 @@ const BlockDriver *bdrv_find_format(const char *format);
 
 void coroutine_fn bdrv_co_unref_locked(BlockDriverState *bs);
 
-/* Everything the node's "json:" name is made of. */
-QDict *bdrv_full_options(BlockDriverState *bs);
+/*
+ * A node may be used by several others, and so be reached in more ways than
+ * anybody has time for: walks visit each node once.  True if @bs is new to the
+ * walk that bdrv_walk_begin() began last, of which there is one at a time.
+ */
+void bdrv_walk_begin(void);
+bool bdrv_walk_visit(BlockDriverState *bs);
+
+/*
+ * The nodes that hold what @bs does: itself first, each once, users before what
+ * they use.  NULL: none is reached in two ways, so its children will do.  [any
+ * thread]
+ */
+static inline const GPtrArray *bdrv_storage(const BlockDriverState *bs)
+{
+    return bs->storage;
+}
 
 /*
  * Connect and disconnect an edge.  Attaching drops nothing on failure but the

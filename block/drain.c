@@ -3,10 +3,10 @@
  * Drained sections: nobody's request is inside the part of the graph that
  * leads to a node.
  *
- * Main thread.  bs->drain_count is what was asked for the node itself plus the
- * counts of all its children, so that changing an edge inside a drained section
- * adds or takes away exactly the child's count.  Users (BlockBackends) on top
- * carry the same number and let no request in while it is not 0.
+ * Main thread.  bs->drain_count is what was asked for the node itself, plus one
+ * for each edge to a child that is drained, so that changing an edge inside a
+ * drained section adds or takes away exactly one.  Users (BlockBackends) on top
+ * count alike and let no request in while it is not 0.
  */
 #include "block/block-int.h"
 
@@ -16,62 +16,109 @@ WaitSet bdrv_drain_waiters = {
     .entries = TAILQ_HEAD_INITIALIZER(bdrv_drain_waiters.entries),
 };
 
-/* Add @n (which may be negative) to @bs and to all that leads to it. */
-static void drain_add(BlockDriverState *bs, int n);
+static void drain_begin(BlockDriverState *bs);
+static void drain_end(BlockDriverState *bs);
 
-static void drain_add_edge(BdrvChild *child, int n)
+static void drain_begin_edge(BdrvChild *child)
 {
     if (child->parent) {
-        drain_add(child->parent, n);
-        return;
-    }
-    for (; n > 0; n--) {
+        drain_begin(child->parent);
+    } else {
         blk_quiesce(child->blk);
     }
-    for (; n < 0; n++) {
+}
+
+static void drain_end_edge(BdrvChild *child)
+{
+    if (child->parent) {
+        drain_end(child->parent);
+    } else {
         blk_unquiesce(child->blk);
     }
 }
 
-static void drain_add(BlockDriverState *bs, int n)
+/* What is drained already has told those above. */
+static void drain_begin(BlockDriverState *bs)
 {
     BdrvChild *c, *next;
 
-    bs->drain_count += n;
-    g_assert(bs->drain_count >= 0);
-    TAILQ_FOREACH_SAFE(c, &bs->parents, next_parent, next) {
-        drain_add_edge(c, n);
+    if (bs->drain_count++ == 0) {
+        TAILQ_FOREACH_SAFE(c, &bs->parents, next_parent, next) {
+            drain_begin_edge(c);
+        }
+    }
+}
+
+static void drain_end(BlockDriverState *bs)
+{
+    BdrvChild *c, *next;
+
+    g_assert(bs->drain_count > 0);
+    if (--bs->drain_count == 0) {
+        TAILQ_FOREACH_SAFE(c, &bs->parents, next_parent, next) {
+            drain_end_edge(c);
+        }
     }
 }
 
 void bdrv_drain_attach(BdrvChild *child)
 {
-    drain_add_edge(child, child->bs->drain_count);
+    if (child->bs->drain_count) {
+        drain_begin_edge(child);
+    }
 }
 
 void bdrv_drain_detach(BdrvChild *child)
 {
-    drain_add_edge(child, -child->bs->drain_count);
+    if (child->bs->drain_count) {
+        drain_end_edge(child);
+    }
 }
 
-static bool is_idle(void *opaque)
+static bool above_is_idle(BlockDriverState *bs)
 {
-    BlockDriverState *bs = opaque;
     BdrvChild *c;
 
     TAILQ_FOREACH(c, &bs->parents, next_parent) {
-        if (c->parent ? !is_idle(c->parent) : blk_in_flight(c->blk) > 0) {
+        if (c->parent ? bdrv_walk_visit(c->parent) && !above_is_idle(c->parent)
+                      : blk_in_flight(c->blk) > 0) {
             return false;
         }
     }
     return true;
 }
 
+static bool is_idle(void *opaque)
+{
+    bdrv_walk_begin();
+    return above_is_idle(opaque);
+}
+
+/* The nodes that users of @bs use directly: @bs, or above it. */
+static void collect_roots(BlockDriverState *bs, GPtrArray *roots)
+{
+    bool is_root = false;
+    BdrvChild *c;
+
+    TAILQ_FOREACH(c, &bs->parents, next_parent) {
+        is_root |= !c->parent;
+        if (c->parent && bdrv_walk_visit(c->parent)) {
+            collect_roots(c->parent, roots);
+        }
+    }
+    if (is_root) {
+        g_ptr_array_add(roots, bs);
+    }
+}
+
 static void collect_below(BlockDriverState *bs, GPtrArray *nodes)
 {
     BdrvChild *c;
 
-    if (bs->drv->bdrv_drain_begin && !g_ptr_array_find(nodes, bs, NULL)) {
+    if (!bdrv_walk_visit(bs)) {
+        return;
+    }
+    if (bs->drv->bdrv_drain_begin) {
         g_ptr_array_add(nodes, bs);
     }
     TAILQ_FOREACH(c, &bs->children, next) {
@@ -82,14 +129,13 @@ static void collect_below(BlockDriverState *bs, GPtrArray *nodes)
 /* The nodes that may be delaying a request on its way to, or beside, @bs. */
 static void collect_delaying(BlockDriverState *bs, GPtrArray *nodes)
 {
-    BdrvChild *c;
+    g_autoptr(GPtrArray) roots = g_ptr_array_new();
 
-    TAILQ_FOREACH(c, &bs->parents, next_parent) {
-        if (c->parent) {
-            collect_delaying(c->parent, nodes);
-        } else {
-            collect_below(bs, nodes);
-        }
+    bdrv_walk_begin();
+    collect_roots(bs, roots);
+    bdrv_walk_begin();
+    for (guint i = 0; i < roots->len; i++) {
+        collect_below(roots->pdata[i], nodes);
     }
 }
 
@@ -97,7 +143,7 @@ void coroutine_fn bdrv_co_drained_begin_locked(BlockDriverState *bs)
 {
     g_autoptr(GPtrArray) delaying = NULL;
 
-    drain_add(bs, 1);
+    drain_begin(bs);
     if (is_idle(bs)) {
         return;
     }
@@ -119,5 +165,5 @@ void coroutine_fn bdrv_co_drained_begin_locked(BlockDriverState *bs)
 
 void bdrv_drained_end(BlockDriverState *bs)
 {
-    drain_add(bs, -1);
+    drain_end(bs);
 }

@@ -127,6 +127,59 @@ bool bdrv_supports_compressed(const BlockDriverState *bs)
     return bs->drv->bdrv_co_pwritev_compressed;
 }
 
+/* ---- walks ---- */
+
+static uint64_t last_walk;
+
+void bdrv_walk_begin(void)
+{
+    last_walk++;
+}
+
+bool bdrv_walk_visit(BlockDriverState *bs)
+{
+    bool is_new = bs->walk != last_walk;
+
+    bs->walk = last_walk;
+    return is_new;
+}
+
+/* Append @bs and its storage, users last.  True if something comes twice. */
+static bool list_storage(BlockDriverState *bs, GPtrArray *nodes)
+{
+    bool twice = false;
+    BdrvChild *c;
+
+    TAILQ_FOREACH(c, &bs->children, next) {
+        if (c->role & BDRV_CHILD_COW) {
+            continue;
+        }
+        if (!bdrv_walk_visit(c->bs)) {
+            twice = true;
+        } else {
+            twice |= list_storage(c->bs, nodes);
+        }
+    }
+    g_ptr_array_add(nodes, bs);
+    return twice;
+}
+
+/* The children are complete, and stay what they are until the node goes. */
+static void find_storage(BlockDriverState *bs)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+
+    bdrv_walk_begin();
+    if (!list_storage(bs, nodes)) {
+        return;
+    }
+    bs->storage = g_ptr_array_sized_new(nodes->len);
+    while (nodes->len) {
+        g_ptr_array_add(bs->storage,
+                        g_ptr_array_steal_index(nodes, nodes->len - 1));
+    }
+}
+
 /* ---- edges ---- */
 
 BdrvChild *coroutine_fn bdrv_co_attach_edge(BlockDriverState *bs,
@@ -346,6 +399,7 @@ static void coroutine_fn node_co_free(BlockDriverState *bs)
     wait_set_deinit(&bs->writes_idle);
     wait_set_deinit(&bs->tracked_done);
     pthread_mutex_destroy(&bs->tracked_lock);
+    g_clear_pointer(&bs->storage, g_ptr_array_unref);
     g_free(bs->retired_acct);
     g_free(bs->backing_name);
     g_free(bs->backing_full_name);
@@ -376,12 +430,55 @@ static void refresh_limits(BlockDriverState *bs)
     g_assert(bl->request_alignment > 0);
 }
 
+/* ---- the "json:" name ---- */
+
+/* Longest name; more nodes than that certainly make a longer one. */
+#define NAME_MAX_CHARS 4095
+#define NAME_MAX_NODES 256
+
+/* Everything it is made of, up to *@left nodes, one for each way to them. */
+static QDict *full_options(BlockDriverState *bs, unsigned *left)
+{
+    QDict *opts = qdict_new();
+    BdrvChild *child;
+
+    qdict_put_str(opts, "driver", bs->drv->format_name);
+    if (bs->drv->bdrv_gather_options) {
+        bs->drv->bdrv_gather_options(bs, opts);
+    } else if (bs->drv->is_protocol && bs->filename) {
+        qdict_put_str(opts, "filename", bs->filename);
+    }
+    TAILQ_FOREACH(child, &bs->children, next) {
+        /* What the image says anyway is left out. */
+        if ((child != bs->backing || bs->backing_overridden) && *left > 0) {
+            --*left;
+            qdict_put(opts, child->name, full_options(child->bs, left));
+        }
+    }
+    if (bs->backing_overridden && !bs->backing) {
+        qdict_put(opts, "backing", qnull_new());
+    }
+    return opts;
+}
+
+static char *full_name(BlockDriverState *bs)
+{
+    unsigned left = NAME_MAX_NODES;
+    g_autoptr(QDict) opts = full_options(bs, &left);
+    g_autoptr(GString) name = g_string_new("json:");
+
+    qobject_append_json(name, QOBJECT(opts), false, SIZE_MAX);
+    if (name->len > NAME_MAX_CHARS) {
+        g_string_truncate(name, NAME_MAX_CHARS - strlen("..."));
+        g_string_append(name, "...");
+    }
+    return g_strdup(name->str);
+}
+
 /* A format node without options of its own is called like its file. */
 static void set_filename(BlockDriverState *bs)
 {
     g_autoptr(QDict) own = qdict_new();
-    g_autoptr(QDict) full = NULL;
-    g_autofree char *json = NULL;
 
     if (bs->drv->bdrv_gather_options) {
         bs->drv->bdrv_gather_options(bs, own);
@@ -391,9 +488,7 @@ static void set_filename(BlockDriverState *bs)
         bs->filename = g_strdup(bs->file->bs->filename);
         return;
     }
-    full = bdrv_full_options(bs);
-    json = qobject_to_json(QOBJECT(full));
-    bs->filename = g_strconcat("json:", json, NULL);
+    bs->filename = full_name(bs);
 }
 
 /* Nodes that are opened one for the other, each on the coroutine's stack. */
@@ -433,6 +528,7 @@ static bool coroutine_fn node_co_open(BlockDriverState *bs,
         return false;
     }
     refresh_limits(bs);
+    find_storage(bs);
     if (!bs->filename) {
         set_filename(bs);
     }
@@ -583,29 +679,4 @@ void coroutine_fn bdrv_co_close_all(void)
         }
     } while (bs);
     bdrv_graph_unlock();
-}
-
-/* ---- the "json:" name ---- */
-
-QDict *bdrv_full_options(BlockDriverState *bs)
-{
-    QDict *opts = qdict_new();
-    BdrvChild *child;
-
-    qdict_put_str(opts, "driver", bs->drv->format_name);
-    if (bs->drv->bdrv_gather_options) {
-        bs->drv->bdrv_gather_options(bs, opts);
-    } else if (bs->drv->is_protocol && bs->filename) {
-        qdict_put_str(opts, "filename", bs->filename);
-    }
-    TAILQ_FOREACH(child, &bs->children, next) {
-        /* What the image says anyway is left out. */
-        if (child != bs->backing || bs->backing_overridden) {
-            qdict_put(opts, child->name, bdrv_full_options(child->bs));
-        }
-    }
-    if (bs->backing_overridden && !bs->backing) {
-        qdict_put(opts, "backing", qnull_new());
-    }
-    return opts;
 }

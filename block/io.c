@@ -371,9 +371,9 @@ int coroutine_fn bdrv_co_pdiscard(BdrvChild *child, int64_t offset,
 
 /* ---- flush ---- */
 
-int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
+/* The node's own part. */
+static int coroutine_fn co_flush_node(BlockDriverState *bs)
 {
-    BdrvChild *c;
     int ret = 0;
 
     bdrv_co_debug_event(bs->file, BLKDBG_FLUSH_TO_OS);
@@ -382,7 +382,25 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
         ret = bs->drv->bdrv_co_flush(bs);
     }
     bdrv_co_debug_event(bs->file, BLKDBG_FLUSH_TO_DISK);
+    return ret;
+}
+
+int coroutine_fn bdrv_co_flush(BlockDriverState *bs)
+{
+    const GPtrArray *all = bdrv_storage(bs);
+    BdrvChild *c;
+    int ret = 0;
+
     /* A failure must not keep the others from being flushed. */
+    for (guint i = 0; all && i < all->len; i++) {
+        int node_ret = co_flush_node(all->pdata[i]);
+
+        ret = ret < 0 ? ret : node_ret;
+    }
+    if (all) {
+        return ret;
+    }
+    ret = co_flush_node(bs);
     TAILQ_FOREACH(c, &bs->children, next) {
         if (!(c->role & BDRV_CHILD_COW)) {
             int child_ret = bdrv_co_flush(c->bs);
@@ -552,11 +570,16 @@ int64_t coroutine_fn bdrv_co_get_free_bytes(BlockDriverState *bs)
     return bs->drv->bdrv_co_get_free_bytes(bs);
 }
 
-int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
+/* @seen (NULL: not needed) are the nodes that are in the sum already. */
+static int64_t coroutine_fn co_allocated(BlockDriverState *bs,
+                                         GHashTable *seen)
 {
     BdrvChild *c;
     int64_t sum = 0;
 
+    if (seen && !g_hash_table_add(seen, bs)) {
+        return 0;
+    }
     if (bs->drv->bdrv_co_get_allocated_file_size) {
         return bs->drv->bdrv_co_get_allocated_file_size(bs);
     }
@@ -566,14 +589,24 @@ int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
     TAILQ_FOREACH(c, &bs->children, next) {
         int64_t n;
 
-        if (c->role & BDRV_CHILD_COW) {
+        /* A log beside what is filtered is no part of the image. */
+        if ((c->role & BDRV_CHILD_COW) || (bs->drv->is_filter
+                                           && c != bs->file)) {
             continue;
         }
-        n = bdrv_co_get_allocated_file_size(c->bs);
+        n = co_allocated(c->bs, seen);
         if (n < 0) {
             return n;
         }
         sum += n;
     }
     return sum;
+}
+
+int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs)
+{
+    g_autoptr(GHashTable) seen = bdrv_storage(bs)
+                                 ? g_hash_table_new(NULL, NULL) : NULL;
+
+    return co_allocated(bs, seen);
 }

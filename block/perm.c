@@ -15,6 +15,8 @@ static const char *const perm_name[] = {
     "consistent read", "write", "write unchanged", "resize",
 };
 
+#define BLK_PERM_BITS G_N_ELEMENTS(perm_name)
+
 char *bdrv_perm_names(uint64_t perm)
 {
     GString *names = g_string_new(NULL);
@@ -93,31 +95,23 @@ static char *describe_user(const BdrvChild *c)
                            c->bs->node_name, c->name);
 }
 
-/*
- * Does one user need what another one does not share?  Counted rather than
- * compared in pairs, as a node may have thousands of users.
- */
-static bool has_conflict(const BlockDriverState *bs)
+/* Does anybody need what another one does not share? */
+static bool have_conflict(BlockDriverState *bs)
 {
-    uint64_t n_needing[G_N_ELEMENTS(perm_name)] = { 0 };
-    uint64_t n_keeping[G_N_ELEMENTS(perm_name)] = { 0 };
-    uint64_t n_both[G_N_ELEMENTS(perm_name)] = { 0 };
-    const BdrvChild *c;
+    unsigned users[BLK_PERM_BITS] = { 0 };
+    BdrvChild *c;
 
     TAILQ_FOREACH(c, &bs->parents, next_parent) {
-        for (unsigned i = 0; i < G_N_ELEMENTS(perm_name); i++) {
-            unsigned needs = c->new_perm >> i & 1;
-            unsigned keeps = ~c->new_shared >> i & 1;
-
-            n_needing[i] += needs;
-            n_keeping[i] += keeps;
-            n_both[i] += needs & keeps;
+        for (unsigned i = 0; i < BLK_PERM_BITS; i++) {
+            users[i] += c->new_perm >> i & 1;
         }
     }
-    for (unsigned i = 0; i < G_N_ELEMENTS(perm_name); i++) {
-        /* All pairs but of a user with himself. */
-        if (n_needing[i] * n_keeping[i] > n_both[i]) {
-            return true;
+    TAILQ_FOREACH(c, &bs->parents, next_parent) {
+        for (unsigned i = 0; i < BLK_PERM_BITS; i++) {
+            if (!(c->new_shared >> i & 1)
+                && users[i] > (c->new_perm >> i & 1)) {
+                return true;
+            }
         }
     }
     return false;
@@ -127,8 +121,8 @@ static bool check_conflicts(BlockDriverState *bs, Error **errp)
 {
     BdrvChild *keeper, *user;
 
-    if (!has_conflict(bs)) {
-        return true;
+    if (!have_conflict(bs)) {
+        return true;            /* without comparing each with each */
     }
     TAILQ_FOREACH(keeper, &bs->parents, next_parent) {
         TAILQ_FOREACH(user, &bs->parents, next_parent) {
@@ -192,10 +186,9 @@ static void list_below(BlockDriverState *bs, GPtrArray *nodes)
 {
     BdrvChild *c;
 
-    if (bs->perm_listed) {
+    if (!bdrv_walk_visit(bs)) {
         return;
     }
-    bs->perm_listed = true;
     TAILQ_FOREACH(c, &bs->children, next) {
         list_below(c->bs, nodes);
     }
@@ -221,7 +214,6 @@ static void settle(GPtrArray *nodes, bool commit)
         }
         bs->new_perm = bs->perm;
         bs->new_shared = bs->shared_perm;
-        bs->perm_listed = false;
         TAILQ_FOREACH(c, &bs->children, next) {
             if (commit) {
                 c->perm = c->new_perm;
@@ -269,6 +261,7 @@ static bool coroutine_fn co_update(BlockDriverState *bs, bool must_succeed,
     g_autoptr(GPtrArray) concerned = g_ptr_array_new();
     bool ok = true;
 
+    bdrv_walk_begin();
     list_below(bs, nodes);
     for (guint i = nodes->len; i-- > 0 && ok;) {
         ok = compute_node(nodes->pdata[i], errp) || must_succeed;

@@ -147,6 +147,7 @@ BlockDeviceInfoList *coroutine_fn qmp_query_named_block_nodes(
     TAILQ_FOREACH(bs, &bdrv_all_nodes, next) {
         BlockDeviceInfo *info = g_new0(BlockDeviceInfo, 1);
 
+        aio_co_yield_fair();
         QAPI_LIST_APPEND(tail, info);
         ok = co_device_info(bs, arg->has_flat && arg->flat, info, &weight,
                             errp);

@@ -234,13 +234,18 @@ typedef struct Late {
 } Late;
 
 /* A request that is in flight ends, but not before it has done harm. */
-static void late_bh(void *opaque)
+static void coroutine_fn late_co_entry(void *opaque)
 {
     Late *late = opaque;
 
-    bdrv_dirty_bitmap_set(late->bm, INT64_MAX - MiB, MiB);
+    bdrv_co_dirty_bitmap_set(late->bm, INT64_MAX - MiB, MiB);
     g_assert_true(late->bm->inconsistent);
     blk_end_request(late->blk);
+}
+
+static void late_bh(void *opaque)
+{
+    coroutine_enter(coroutine_create(late_co_entry, opaque));
 }
 
 static void coroutine_fn merge_co_entry(void *opaque)

@@ -213,7 +213,6 @@ static void check_settled(void)
         }
         g_assert_cmpuint(bs->perm, ==, perm);
         g_assert_cmpuint(bs->shared_perm, ==, shared);
-        g_assert_false(bs->perm_listed);
         g_assert_cmpint(bs->drain_count, ==, 0);
     }
 }
