@@ -523,6 +523,7 @@ static bool coroutine_fn node_co_open(BlockDriverState *bs,
         return false;
     }
     bs->opened = true;
+    aio_co_yield_fair();                /* chains are long */
     if (bdrv_getlength(bs) > BDRV_MAX_LENGTH) {
         error_setg(errp, "The image size is too large");
         return false;
@@ -640,6 +641,7 @@ void coroutine_fn bdrv_co_unref_locked(BlockDriverState *bs)
         return;
     }
     TAILQ_REMOVE(&bdrv_all_nodes, bs, next);
+    aio_co_yield_fair();
     if (!bs->read_only) {
         int ret = bdrv_co_flush(bs);
 

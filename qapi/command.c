@@ -10,7 +10,6 @@ QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
 {
     g_autoptr(QDict) none = args ? NULL : qdict_new();
     void *arg, *ret;
-    QObject *result = NULL;
     size_t weight = 0;
     Error *err = NULL;
 
@@ -29,9 +28,9 @@ QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
     if (!ret && cmd->ret == &qapi_type_QapiEmpty) {
         return QOBJECT(qdict_new());
     }
-    if (qapi_reply_add(&weight, cmd->ret, ret, errp)) {
-        result = qapi_to_qobject(cmd->ret, ret);
+    if (!qapi_reply_add(&weight, cmd->ret, ret, errp)) {
+        qapi_free(cmd->ret, ret);
+        return NULL;
     }
-    qapi_free(cmd->ret, ret);
-    return result;
+    return qapi_co_take(cmd->ret, ret);
 }

@@ -10,6 +10,7 @@
 #include <math.h>
 #include "qapi/json.h"
 #include "qapi/json-int.h"
+#include "util/aio.h"
 
 #define JSON_MAX_INDENT 32
 
@@ -115,9 +116,14 @@ static void append_newline(GString *out, unsigned depth)
     }
 }
 
-bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
-                         size_t max)
+/* Values written between two looks at the clock. */
+#define JSON_STEP 256
+
+/* @co: in a coroutine, which lets others have their turns. */
+static bool append_json(GString *out, const QObject *obj, bool pretty,
+                        size_t max, bool co)
 {
+    unsigned n = 0;
     g_autoptr(GArray) stack = g_array_new(FALSE, FALSE, sizeof(JSONLevel));
     JSONLevel level = { obj, 0 };
     size_t start = out->len;
@@ -133,6 +139,9 @@ bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
         size_t size = dict ? qdict_size(dict) : qlist_size(list);
         const QObject *value;
 
+        if (co && ++n % JSON_STEP == 0) {
+            aio_co_yield_fair();
+        }
         if (top->index == size) {
             g_array_set_size(stack, stack->len - 1);
             if (pretty) {
@@ -165,6 +174,18 @@ bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
     }
     g_string_truncate(out, start);
     return false;
+}
+
+bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
+                         size_t max)
+{
+    return append_json(out, obj, pretty, max, false);
+}
+
+bool coroutine_fn qobject_co_append_json(GString *out, const QObject *obj,
+                                         bool pretty, size_t max)
+{
+    return append_json(out, obj, pretty, max, true);
 }
 
 char *qobject_to_json_pretty(const QObject *obj, bool pretty)

@@ -12,6 +12,7 @@
 #define QAPI_JSON_H
 
 #include "qapi/qobject.h"
+#include "util/coroutine.h"
 #include "util/error.h"
 
 typedef struct JSONParser JSONParser;
@@ -49,5 +50,9 @@ char *qobject_to_json_pretty(const QObject *obj, bool pretty);
  */
 bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
                          size_t max);
+
+/* The same, letting others have their turns: nobody changes @obj meanwhile. */
+bool coroutine_fn qobject_co_append_json(GString *out, const QObject *obj,
+                                         bool pretty, size_t max);
 
 #endif /* QAPI_JSON_H */

@@ -7,6 +7,7 @@
  * nesting costs no stack.  Text is overwritten: it may have been a secret.
  */
 #include "qapi/qobject.h"
+#include "util/aio.h"
 #include "util/secmem.h"
 
 /* Up to this many entries a search through the array is faster. */
@@ -498,6 +499,15 @@ void qlist_append_str(QList *list, const char *value)
 void qlist_append_int(QList *list, int64_t value)
 {
     qlist_append(list, qnum_new_int(value));
+}
+
+void coroutine_fn qlist_co_clear(QList *list)
+{
+    while (list->items->len) {
+        qobject_unref((QObject *)g_ptr_array_steal_index(
+            list->items, list->items->len - 1));
+        aio_co_yield_fair();
+    }
 }
 
 QObject *qlist_at(const QList *list, size_t index)

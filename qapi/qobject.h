@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <glib.h>
+#include "util/coroutine.h"
 
 typedef enum QType {
     QTYPE_NONE,         /* an alternate that holds nothing */
@@ -140,6 +141,7 @@ size_t qlist_size(const QList *list);
 void qlist_append_obj(QList *list, QObject *value);
 void qlist_append_str(QList *list, const char *value);
 void qlist_append_int(QList *list, int64_t value);
+void coroutine_fn qlist_co_clear(QList *list);  /* others have their turns */
 QObject *qlist_at(const QList *list, size_t index);     /* NULL past the end */
 
 /* g_autoptr() for each of the types. */

@@ -20,6 +20,7 @@
 
 #define CHARDEV_READ_SIZE 4096
 #define CHARDEV_OUT_KEEP (64 * 1024)    /* memory of a buffer without content */
+#define CHARDEV_WRITE_STEP (1024 * 1024)        /* bytes, in one turn */
 #define CHARDEV_FLUSH_NS (2 * 1000 * 1000 * 1000LL)
 #define CHARDEV_FLUSH_STEP_NS (2 * 1000 * 1000LL)
 
@@ -219,9 +220,17 @@ static void chardev_read_ready(void *opaque)
 /* Write what the descriptor takes now. */
 static void chardev_flush(Chardev *chr)
 {
+    size_t end = chr->out_pos + CHARDEV_WRITE_STEP;
+
     while (chr->out_pos < chr->out->len) {
-        ssize_t n = write(chr->write_fd, chr->out->str + chr->out_pos,
-                          chr->out->len - chr->out_pos);
+        ssize_t n;
+
+        if (chr->out_pos >= end) {      /* who reads fast waits for others */
+            chr->flushing = true;
+            return;
+        }
+        n = write(chr->write_fd, chr->out->str + chr->out_pos,
+                  MIN(chr->out->len, end) - chr->out_pos);
 
         if (n < 0 && errno == EINTR) {
             continue;

@@ -105,7 +105,25 @@ Monitor *monitor_current(void)
 
 /* ---- output ---- */
 
-/* Every newline goes out as "\r\n".  False: it is too large to be sent. */
+/* Every newline goes out as "\r\n". */
+static void monitor_send_text(Monitor *mon, GString *text)
+{
+    GString *out = text;
+    g_autoptr(GString) lines = NULL;
+
+    if (mon->pretty) {
+        out = lines = g_string_sized_new(text->len * 5 / 4);
+        for (const char *p = text->str, *end; p; p = end ? end + 1 : NULL) {
+            end = strchr(p, '\n');
+            g_string_append_len(lines, p, end ? end - p : strlen(p));
+            g_string_append(lines, end ? "\r\n" : "");
+        }
+    }
+    g_string_append(out, "\r\n");
+    chardev_write(mon->chr, out->str, out->len);
+}
+
+/* False: it is too large to be sent. */
 static bool monitor_send(Monitor *mon, const QDict *message)
 {
     g_autoptr(GString) text = g_string_new(NULL);
@@ -114,20 +132,30 @@ static bool monitor_send(Monitor *mon, const QDict *message)
                              QAPI_REPLY_MAX_TEXT)) {
         return false;
     }
-    if (mon->pretty) {
-        g_autoptr(GString) lines = g_string_sized_new(text->len * 5 / 4);
-
-        for (const char *p = text->str, *end; p; p = end ? end + 1 : NULL) {
-            end = strchr(p, '\n');
-            g_string_append_len(lines, p, end ? end - p : strlen(p));
-            g_string_append(lines, end ? "\r\n" : "");
-        }
-        g_string_free(text, TRUE);
-        text = g_steal_pointer(&lines);
-    }
-    g_string_append(text, "\r\n");
-    chardev_write(mon->chr, text->str, text->len);
+    monitor_send_text(mon, text);
     return true;
+}
+
+/*
+ * A reply to a command of @session, which may be large; empties its list.
+ * False: it is too large to be sent.
+ */
+static bool coroutine_fn monitor_co_send(Monitor *mon, QDict *reply,
+                                         unsigned session)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    QList *list = qdict_get_qlist(reply, "return");
+    bool ret = qobject_co_append_json(text, QOBJECT(reply), mon->pretty,
+                                      QAPI_REPLY_MAX_TEXT);
+
+    if (ret && session == mon->session) {
+        trace(monitor_reply, "mon=%s", mon->id);
+        monitor_send_text(mon, text);
+    }
+    if (list && QOBJECT(list)->refcnt == 1) {
+        qlist_co_clear(list);
+    }
+    return ret;
 }
 
 static void monitor_greet(Monitor *mon)
@@ -321,13 +349,14 @@ static void coroutine_fn monitor_co_handle(Monitor *mon, MonitorRequest *req)
     static const CoCancel cancel = { monitor_is_unwanted };
     unsigned session = mon->session;
     g_autoptr(QDict) reply = NULL;
+    bool sent;
 
     coroutine_set_cancel(&cancel);
     reply = monitor_co_reply(mon, req);
 
+    sent = monitor_co_send(mon, reply, session);
     if (session == mon->session) {
-        trace(monitor_reply, "mon=%s", mon->id);
-        if (!monitor_send(mon, reply)) {
+        if (!sent) {
             monitor_send_too_large(mon, qdict_get(reply, "id"));
         }
         if (!mon->negotiated && qdict_haskey(reply, "error")) {
