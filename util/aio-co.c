@@ -142,10 +142,10 @@ int coroutine_fn aio_co_yield_fair(void)
     if (!ctx->turn_fair_end_ns) {
         ctx->turn_fair_end_ns = now + FAIR_SHARE_NS;
     }
-    if (now < ctx->turn_fair_end_ns) {
-        return 0;
+    if (now >= ctx->turn_fair_end_ns) {
+        coroutine_yield_then(schedule_in, ctx);
     }
-    coroutine_yield_then(schedule_in, ctx);
+    /* Also of who has waited for something else meanwhile. */
     return coroutine_is_cancelled() ? -ECANCELED : 0;
 }
 

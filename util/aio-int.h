@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include "util/aio.h"
 #include "util/coroutine-int.h"
+#include "util/watchdog.h"
 
 /* ---- fd handlers (aio-fd.c); all in the context's thread ---- */
 
@@ -136,6 +137,7 @@ struct AioContext {
 
     BusyPoll busy_poll;
     Placement placement;
+    Watchdog watchdog;
 
     ThreadPool *pool;       /* made by first use */
     int64_t pool_min;       /* atomic */

@@ -113,6 +113,7 @@ AioContext *aio_context_new(AioBackend backend, Error **errp)
         close(ctx->notify_fd);
         goto fail;
     }
+    watchdog_init(&ctx->watchdog);
     current_context = ctx;
     __atomic_compare_exchange_n(&main_context, &expected, ctx, false,
                                 __ATOMIC_RELEASE, __ATOMIC_RELAXED);
@@ -145,6 +146,7 @@ void aio_context_free(AioContext *ctx)
     __atomic_compare_exchange_n(&main_context, &expected, NULL, false,
                                 __ATOMIC_RELEASE, __ATOMIC_RELAXED);
     ctx->fdmon->destroy(ctx);
+    watchdog_deinit(&ctx->watchdog);
     current_context = NULL;
     close(ctx->notify_fd);
     g_hash_table_destroy(ctx->fds);
@@ -508,10 +510,16 @@ bool aio_poll(AioContext *ctx, bool blocking)
         __atomic_exchange_n(&ctx->notified, 0, __ATOMIC_ACQUIRE);
     }
 
+    watchdog_begin_turn(&ctx->watchdog);
     progress = ctx->fdmon->dispatch(ctx);
+    watchdog_end_part(&ctx->watchdog, TURN_COMPLETIONS);
     progress |= run_timers(ctx);
+    watchdog_end_part(&ctx->watchdog, TURN_TIMERS);
     progress |= run_bottom_halves(ctx);
+    watchdog_end_part(&ctx->watchdog, TURN_BOTTOM_HALVES);
     progress |= run_coroutines(ctx);
+    watchdog_end_part(&ctx->watchdog, TURN_COROUTINES);
+    watchdog_end_turn(&ctx->watchdog);
     placement_end_turn(ctx);
 
     ctx->in_turn = false;

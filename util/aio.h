@@ -198,7 +198,7 @@ void coroutine_fn aio_co_reschedule_self(AioContext *ctx);
  * every time round, by no step that takes more than microseconds.  Once this
  * turn of the loop has been at work for 1 ms, all else that the thread has to
  * do comes first; so as after any wait, everything may have changed.  Returns
- * 0, or -ECANCELED if it waited and nobody wants the result any more: see
+ * 0, or -ECANCELED if nobody wants the result any more: see
  * coroutine_set_cancel().  Not for who holds more than CoMutexes.
  */
 int coroutine_fn aio_co_yield_fair(void);
