@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/signalfd.h>
@@ -298,6 +299,8 @@ int main(int argc, char **argv)
     argv[0] = (char *)g_get_prgname();          /* for getopt's messages */
     daemon_open_standard_fds();
     daemon_block_signals();
+    /* Small blocks are joined as they are freed, not by the million later. */
+    mallopt(M_MXFAST, 0);
     state.process = options_parse(argc, argv);
     if (state.process.daemonize) {
         chardev_forbid_stdio();
