@@ -23,6 +23,9 @@
 /* Clusters looked at under s->lock: to find the file's end, or free ones. */
 #define END_CLUSTERS 16384
 
+/* Given up before they are really freed: bounds the list's memory. */
+#define DROP_TABLES 65536
+
 /* ---- zeroes ---- */
 
 /*
@@ -420,11 +423,11 @@ static int coroutine_fn co_grow(BlockDriverState *bs, int64_t old,
 static void coroutine_fn co_drop_tables(BlockDriverState *bs, int64_t size)
 {
     BDRVQcow2State *s = bs->opaque;
-    uint32_t first = qcow2_size_to_l1(s, size);
+    uint32_t i = qcow2_size_to_l1(s, size), n = 0;
 
     co_mutex_lock(&s->l1_lock);
     co_mutex_lock(&s->lock);
-    for (uint32_t i = first; i < s->l1_size; i++) {
+    for (; i < s->l1_size; i++) {
         uint64_t table = qcow2_l1_entry(s, i) & QCOW2_L1E_OFFSET_MASK;
 
         if (!table || qcow2_in_cluster(s, table)) {
@@ -436,6 +439,12 @@ static void coroutine_fn co_drop_tables(BlockDriverState *bs, int64_t size)
         if (!qcow2_overlaps(bs, QCOW2_OL_ACTIVE_L2 | QCOW2_OL_INACTIVE_L2,
                             table, s->cluster_size)) {
             qcow2_give_up(s, table, s->cluster_size, QCOW2_DISCARD_ALWAYS);
+        }
+        if (++n % DROP_TABLES == 0) {
+            /* What it can't write now, the end of the resize reports. */
+            co_mutex_unlock(&s->lock);
+            qcow2_co_writeback(bs);
+            co_mutex_lock(&s->lock);
         }
     }
     co_mutex_unlock(&s->lock);

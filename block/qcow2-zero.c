@@ -13,6 +13,9 @@
 /* Give up this many clusters without a flush, then write back. */
 #define PENDING_MAX 1024
 
+/* In the middle of a long request: bounds the list's memory. */
+#define PENDING_LIST_MAX 65536
+
 /* Entries changed in one go. */
 #define CHANGE_ENTRIES 256
 
@@ -229,6 +232,11 @@ static int coroutine_fn co_change(BlockDriverState *bs, int64_t offset,
         }
         qcow2_leave(s, epoch);
         offset += n * s->cluster_size;
+        if (ret >= 0
+            && __atomic_load_n(&s->n_pending, __ATOMIC_RELAXED)
+               > PENDING_LIST_MAX) {
+            ret = qcow2_co_writeback(bs);
+        }
         if (ret >= 0) {
             ret = co_go_on(offset < end, reserve);
         }
