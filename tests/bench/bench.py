@@ -42,6 +42,7 @@ def make_loads():
     loads['64k-1x16-seqwrite'] = ('write', '64k', 1, 16)
     for rw in ('read', 'write'):
         loads[f'1m-1x8-{rw}'] = (rw, '1m', 1, 8)
+    loads['4k-16x1-fsync'] = ('randwrite', '4k', 16, 1)
     return loads
 
 
@@ -54,7 +55,8 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter,
         epilog='loads, named by block size, jobs x queue depth, kind (mix: '
-        '70 % reads;\n1m and seq are sequential, the others random):\n    ' +
+        '70 % reads;\nfsync: one after each write); 1m and seq are sequential, '
+        'the others random:\n    ' +
         '\n    '.join(LOADS) + '\ncontenders:\n    ' + '\n    '.join(
             f'{one.name:{width}} {one.about}' for one in everybody))
     parser.add_argument('--rounds', type=int, default=5)
@@ -120,6 +122,7 @@ def run_fio(server, path, load, seconds):
              '--time_based', f'--runtime={seconds:g}', f'--ramp_time={RAMP}',
              '--norandommap', '--randrepeat=0', '--invalidate=0',
              '--fallocate=none', '--thread', '--group_reporting',
+             f'--fsync={int(load.endswith("fsync"))}',
              '--output-format=json'],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True) as fio:
