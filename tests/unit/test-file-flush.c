@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "tests/unit/file-test.h"
+#include "tests/unit/image-tools.h"
 #include "util/iothread.h"
 
 #define N_FLUSHES 60
@@ -195,6 +196,52 @@ static void coroutine_fn test_reopened(const char *dir, const char *opts)
     remove_file(path);
 }
 
+/* Through whatever stands on the file, by a flush and by FUA. */
+static void coroutine_fn test_stacks(const char *dir, const char *opts)
+{
+    static const char *const stacks[] = {
+        "'driver': 'raw', 'file': %s",
+        "'driver': 'blkdebug', 'image': %s",
+        "'driver': 'blklogwrites', 'file': %s, 'log': {'driver': 'null-co', "
+        "'size': 1073741824}",
+        "'driver': 'qcow2', 'file': %s",
+        "'driver': 'compress', 'file': {'driver': 'qcow2', 'file': %s}",
+    };
+    char *path = node_test_scratch(dir, 4 * MiB);
+    g_autofree char *file = g_strdup_printf(
+        "{'driver': 'file', 'filename': '%s', %s}", path, opts);
+    g_autofree uint8_t *buf = g_malloc0(64 * KiB);
+
+    buf[0] = 1;
+    for (unsigned i = 0; i < 2 * G_N_ELEMENTS(stacks); i++) {
+        g_auto(GStrv) parts = g_strsplit(stacks[i / 2], "%s", 2);
+        g_autofree char *members = g_strjoinv(file, parts);
+        g_autofree char *json = g_strdup_printf(
+            "{'node-name': 'node', %s}", members);
+        Error *err = NULL;
+        BlockDriverState *bs;
+        BlockBackend *blk;
+
+        image_test_run("qemu-img create -q -f qcow2 %s 1M", path);
+        bs = node_test_co_try_open(&err, json);
+        node_test_no_error(err);
+        blk = node_test_co_attach(bs);
+        expect(0, 1);
+        if (i % 2) {
+            g_assert_cmpint(co_write(blk, 0, buf, 64 * KiB, BDRV_REQ_FUA), ==,
+                            -EIO);
+        } else {
+            g_assert_cmpint(co_write(blk, 0, buf, 64 * KiB, 0), ==, 0);
+            g_assert_cmpint(co_flush(blk), ==, -EIO);
+        }
+        g_assert_cmpint(co_flush(blk), ==, -EIO);
+        bdrv_close_failed = false;
+        co_close(bs, blk);
+        g_assert_true(bdrv_close_failed);
+    }
+    remove_file(path);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const opts[] = {
@@ -206,6 +253,7 @@ int main(int argc, char **argv)
         add("merged", opts[i], FILE_TEST_DISK, test_merged);
         add("shared-error", opts[i], FILE_TEST_DISK, test_shared_error);
         add("reopened", opts[i], FILE_TEST_DISK, test_reopened);
+        add("stacks", opts[i], FILE_TEST_DISK, test_stacks);
     }
     return g_test_run();
 }
