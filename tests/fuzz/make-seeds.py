@@ -246,7 +246,26 @@ def make_qcow2(folder, options, size, writes, *commands):
     return folder / 'image'
 
 
+def endless_qcow2():
+    """All of the L1 table leads to two tables of zeroes, by turns."""
+    sector, l1_entries = 512, 512
+    l1 = struct.pack('>QQ', 3 * sector, 4 * sector) * (l1_entries // 2)
+    refcounts = struct.pack('>13H', *[1] * 13)
+    header = struct.pack('>IIQIIQIIQQIIQQQQII', 0x514649fb, 3, 0, 0, 9,
+                         l1_entries * 64 * sector, 0, l1_entries, 5 * sector,
+                         sector, 1, 0, 0, 0, 0, 0, 4, 104)
+    parts = [header, struct.pack('>Q', 2 * sector), refcounts,
+             struct.pack('>Q', 1) * 64, struct.pack('>Q', 1) * 64]
+    parts += [l1[at:at + sector] for at in range(0, len(l1), sector)]
+    return b''.join(struct.pack('<H', number) + part.ljust(sector, b'\0')
+                    for number, part in enumerate(parts))
+
+
 def write_qcow2():
+    for kind, ops in QCOW2_OPS.items():
+        head = struct.pack('<HBB', 0, len(ops), 8)
+        write('qcow2', f'endless-{kind}', head + b''.join(ops) +
+              endless_qcow2())
     for name, (options, size, writes, flags, *more) in QCOW2_IMAGES.items():
         with tempfile.TemporaryDirectory() as folder:
             image = bytearray(qcow2_pieces(make_qcow2(
