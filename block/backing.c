@@ -8,8 +8,8 @@
  * It may name regular files and block devices by path, and nothing else: no
  * protocols, no options in JSON, no character devices (opening some has side
  * effects).  A name that leads back to an image that is just being opened is
- * refused.  Files are looked at in the thread pool: one may lie on a file
- * system that the daemon itself serves.
+ * refused.  Files are looked at in the thread pool, as one may lie on a slow
+ * file system.
  */
 #include "block/block-int.h"
 
@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "util/named-file.h"
 #include "util/thread-pool.h"
 
 /* ---- names ---- */
@@ -79,15 +80,14 @@ typedef struct FileLook {
     const char *path;
     GPtrArray *ancestors;       /* paths of images that are being opened */
     bool want_head;
-    bool found;                 /* result: all below is valid */
-    struct stat st;
+    NamedFile file;             /* result: mode is 0 if there is none */
     bool is_ancestor;
     uint8_t head[BDRV_PROBE_SIZE];   /* the rest is zero */
 } FileLook;
 
 static void read_head(FileLook *look)
 {
-    int fd = open(look->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int fd = named_file_open_found(&look->file, O_RDONLY | O_NONBLOCK, NULL);
     ssize_t n;
 
     if (fd < 0) {
@@ -104,22 +104,22 @@ static int look_at_file(void *opaque)
 {
     FileLook *look = opaque;
 
-    if (stat(look->path, &look->st) < 0) {
+    if (named_file_find(&look->file, look->path, NULL) < 0) {
         return 0;               /* opening it will say what is wrong */
     }
-    look->found = true;
     for (guint i = 0; i < look->ancestors->len; i++) {
-        struct stat st;
+        NamedFile up;
 
-        if (stat(look->ancestors->pdata[i], &st) == 0
-            && st.st_dev == look->st.st_dev && st.st_ino == look->st.st_ino) {
-            look->is_ancestor = true;
+        if (named_file_find(&up, look->ancestors->pdata[i], NULL) == 0) {
+            look->is_ancestor |= named_file_same(&up, &look->file);
+            named_file_release(&up);
         }
     }
     if (look->want_head
-        && (S_ISREG(look->st.st_mode) || S_ISBLK(look->st.st_mode))) {
+        && (S_ISREG(look->file.mode) || S_ISBLK(look->file.mode))) {
         read_head(look);
     }
+    named_file_release(&look->file);
     return 0;
 }
 
@@ -152,7 +152,7 @@ static FileLook *coroutine_fn co_look(BlockDriverState *bs, const char *path,
                    "that image itself", path, what);
         return NULL;
     }
-    if (look->found && S_ISCHR(look->st.st_mode)) {
+    if (S_ISCHR(look->file.mode)) {
         error_setg(errp, "The image names '%s' as its %s; images must not use "
                    "character devices", path, what);
         return NULL;
@@ -310,7 +310,7 @@ static BlockdevOptions *coroutine_fn co_options_from_image(
     if (!look) {
         return NULL;
     }
-    return image_options(path, look->found && S_ISBLK(look->st.st_mode),
+    return image_options(path, S_ISBLK(look->file.mode),
                          format ? format : bdrv_probe_format(look->head), errp);
 }
 

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "qapi/visit.h"
+#include "util/named-file.h"
 
 #define CONFIG_MAX_BYTES (1 << 20)
 
@@ -161,48 +162,21 @@ bool blkdebug_config_parse(BlkdebugConfig *config, const char *text,
     return ok;
 }
 
-/* Up to CONFIG_MAX_BYTES of @fd, with a 0 behind; -errno or the length. */
-static ssize_t read_all(int fd, char *buf)
-{
-    size_t done = 0;
-
-    while (done < CONFIG_MAX_BYTES) {
-        ssize_t n = read(fd, buf + done, CONFIG_MAX_BYTES - done);
-
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return -errno;
-        }
-        if (n == 0) {
-            break;
-        }
-        done += n;
-    }
-    buf[done] = '\0';
-    return done;
-}
-
 bool blkdebug_config_read(BlkdebugConfig *config, const char *path,
                           Error **errp)
 {
-    g_autofree char *buf = g_malloc(CONFIG_MAX_BYTES + 1);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    g_autofree char *buf = g_malloc(CONFIG_MAX_BYTES);
+    int fd = named_file_open(path, O_RDONLY | O_NONBLOCK, errp);
     ssize_t len;
 
     if (fd < 0) {
-        error_setg_errno(errp, errno, "Could not read blkdebug config file");
+        error_prepend(errp, "Could not read blkdebug config file: ");
         return false;
     }
-    len = read_all(fd, buf);
+    len = named_file_read(fd, buf, CONFIG_MAX_BYTES);
     close(fd);
     if (len < 0) {
         error_setg_errno(errp, -len, "Cannot read config file");
-        return false;
-    }
-    if (len == CONFIG_MAX_BYTES) {
-        error_setg_errno(errp, EFBIG, "Cannot read config file");
         return false;
     }
     return blkdebug_config_parse(config, buf, len, errp);

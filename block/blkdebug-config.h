@@ -13,7 +13,7 @@ typedef struct BlkdebugConfig {
 
 /*
  * Read the file @path into the empty @config.  False with an error, @config
- * then holding what came before.  Main thread.
+ * then holding what came before.  Any thread; may block.
  */
 bool blkdebug_config_read(BlkdebugConfig *config, const char *path,
                           Error **errp);

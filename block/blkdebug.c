@@ -23,6 +23,7 @@
 #include "block/blkdebug-config.h"
 #include "block/filter.h"
 #include "qapi/visit.h"
+#include "util/thread-pool.h"
 
 #define BLKDEBUG_MAX_ALIGN (64 << 20)
 #define BLKDEBUG_SECTOR 512
@@ -123,14 +124,33 @@ static bool add_rules(BDRVBlkdebugState *s,
     return true;
 }
 
-static bool add_config(BDRVBlkdebugState *s, const char *path, Error **errp)
-{
-    BlkdebugConfig config = { 0 };
-    bool ok;
+typedef struct ConfigCall {
+    const char *path;
+    BlkdebugConfig config;
+    Error **errp;
+} ConfigCall;
 
-    ok = blkdebug_config_read(&config, path, errp)
-         && add_rules(s, config.inject_error, config.set_state, errp);
-    blkdebug_config_deinit(&config);
+static int config_call(void *opaque)
+{
+    ConfigCall *call = opaque;
+
+    return blkdebug_config_read(&call->config, call->path, call->errp) ? 0 : -1;
+}
+
+static bool coroutine_fn co_add_config(BDRVBlkdebugState *s, const char *path,
+                                       Error **errp)
+{
+    Error *err = NULL;
+    ConfigCall call = { .path = path, .errp = &err };
+    bool ok = thread_pool_co_submit(config_call, &call) >= 0;
+
+    if (!ok && !err) {
+        error_setg(&err, "Could not start a thread to read '%s'", path);
+    }
+    error_propagate(errp, err);
+    ok = ok && add_rules(s, call.config.inject_error, call.config.set_state,
+                         errp);
+    blkdebug_config_deinit(&call.config);
     return ok;
 }
 
@@ -327,7 +347,7 @@ static bool coroutine_fn blkdebug_co_open(BlockDriverState *bs,
     s->unshare_perms = perm_bits(o->unshare_child_perms);
     s->options = QAPI_CLONE(BlockdevOptionsBlkdebug, o);
 
-    if ((o->config && !add_config(s, o->config, errp))
+    if ((o->config && !co_add_config(s, o->config, errp))
         || !add_rules(s, o->inject_error, o->set_state, errp)
         || !bdrv_co_open_child(bs, o->image, "image", BDRV_CHILD_FILTERED
                                | BDRV_CHILD_PRIMARY, errp)

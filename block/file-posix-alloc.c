@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "block/file-posix.h"
+#include "util/named-file.h"
 
 #define FULL_CHUNK (1024 * 1024)
 
@@ -481,14 +482,12 @@ static int write_zeroes_buffered(int fd, int64_t offset, int64_t end)
 static int preallocate_full(int file_fd, int64_t old, int64_t offset,
                             Error **errp)
 {
-    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", file_fd);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = named_file_reopen(file_fd, NULL, O_WRONLY, errp);
     int ret;
 
     if (fd < 0) {
-        ret = -errno;
-        error_setg_errno(errp, -ret, "Could not reopen file");
-        return ret;
+        error_prepend(errp, "Could not reopen file: ");
+        return fd;
     }
     ret = write_zeroes_buffered(fd, old, offset);
     close(fd);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "block/file-posix.h"
+#include "util/named-file.h"
 
 #define DEFAULT_EXTENT_SIZE_HINT (1024 * 1024)
 
@@ -86,15 +87,12 @@ static int create_call(void *opaque)
     struct stat st;
     int ret;
 
-    do {
-        /* A FIFO opens at once like this, and fails further down. */
-        call->s.fd = open(filename, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY,
-                          0644);
-    } while (call->s.fd < 0 && errno == EINTR);
+    /* What is no regular file fails further down. */
+    call->s.fd = named_file_create(filename, O_RDWR, 0644, false, NULL,
+                                   call->errp);
     if (call->s.fd < 0) {
-        ret = -errno;
-        error_setg_errno(call->errp, -ret, "Could not create '%s'", filename);
-        return ret;
+        error_prepend(call->errp, "Could not create '%s': ", filename);
+        return call->s.fd;
     }
     call->s.type = fstat(call->s.fd, &st) == 0 ? st.st_mode & S_IFMT : 0;
     ret = fill_file(call);

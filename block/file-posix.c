@@ -6,13 +6,13 @@
  * A file is opened as the options say and no further: read-only=on reads,
  * read-only=off needs the right to write.  With auto-read-only it is opened for
  * reading first; when the first user comes who writes, it is opened once more
- * for writing, and given back when the last one leaves.  The second open goes
- * through /proc/self/fd, so that it finds the same file even if the path has
- * been renamed, or hidden by an export mounted over it.
+ * for writing, and given back when the last one leaves.  The second open is of
+ * the same file, even if the path has been renamed, or hidden by an export
+ * mounted over it.
  *
  * Everything here runs in the main thread with the node drained.  System calls
- * on the file are made in the thread pool: the file may lie on a slow or even
- * on one of the daemon's own file systems.
+ * on the file are made in the thread pool: the file may lie on a slow file
+ * system.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "block/file-posix.h"
+#include "util/named-file.h"
 
 /* Not in <linux/magic.h>. */
 #define BCACHEFS_SUPER_MAGIC    0xca451a4e
@@ -57,38 +58,36 @@ static bool check_type(const BlockDriverState *bs, mode_t mode, Error **errp)
     return true;
 }
 
-/* Opening a FIFO would wait for a peer, a socket gives an odd errno. */
-static bool openable(const OpenCall *call)
+static int open_failed(const OpenCall *call, int ret, Error *why)
 {
-    struct stat st;
-
-    return stat(call->path, &st) < 0
-        || (!S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode))
-        || check_type(call->bs, st.st_mode, call->errp);
-}
-
-static int open_path(OpenCall *call)
-{
-    int ret;
-
-    if (!openable(call)) {
-        return -EINVAL;
-    }
-    do {
-        call->fd = open(call->path, call->flags | O_CLOEXEC | O_NOCTTY);
-    } while (call->fd < 0 && errno == EINTR);
-    if (call->fd >= 0) {
-        return 0;
-    }
-
-    ret = -errno;
     if (ret == -EINVAL && (call->flags & O_DIRECT)) {
+        error_free(why);
         error_setg(call->errp, "Could not open '%s': filesystem does not "
                    "support O_DIRECT", call->bs->filename);
-    } else {
-        error_setg_errno(call->errp, -ret, "Could not open '%s'",
-                         call->bs->filename);
+        return ret;
     }
+    error_prepend(&why, "Could not open '%s': ", call->bs->filename);
+    error_propagate(call->errp, why);
+    return ret;
+}
+
+/* Opening devices has effects, a socket gives an odd errno. */
+static int open_path(OpenCall *call)
+{
+    NamedFile file;
+    Error *err = NULL;
+    int ret = named_file_find(&file, call->path, &err);
+
+    if (ret < 0) {
+        return open_failed(call, ret, err);
+    }
+    if (!S_ISDIR(file.mode) && !check_type(call->bs, file.mode, call->errp)) {
+        ret = -EINVAL;
+    } else {
+        call->fd = named_file_open_found(&file, call->flags, &err);
+        ret = call->fd < 0 ? open_failed(call, call->fd, err) : 0;
+    }
+    named_file_release(&file);
     return ret;
 }
 
@@ -246,24 +245,14 @@ static int reopen_call(void *opaque)
 {
     OpenCall *call = opaque;
     FileState *s = call->bs->opaque;
-    g_autofree char *proc_path = g_strdup_printf("/proc/self/fd/%d", s->fd);
-    struct stat old, new;
+    Error *err = NULL;
     int ret;
 
-    call->path = access(proc_path, F_OK) == 0 ? proc_path
-                                              : call->bs->filename;
-    ret = open_path(call);
-    if (ret < 0) {
-        return ret;
+    call->fd = named_file_reopen(s->fd, call->bs->filename, call->flags, &err);
+    if (call->fd < 0) {
+        return open_failed(call, call->fd, err);
     }
-    if (fstat(s->fd, &old) < 0 || fstat(call->fd, &new) < 0
-        || old.st_dev != new.st_dev || old.st_ino != new.st_ino) {
-        error_setg(call->errp, "Could not open '%s': it is not the same file "
-                   "any more", call->bs->filename);
-        ret = -ESTALE;
-    } else {
-        ret = check_writable(call, new.st_mode);
-    }
+    ret = check_writable(call, s->type);
     if (ret < 0) {
         close(call->fd);
     }

@@ -8,11 +8,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 #include "block/block-int.h"
+#include "util/named-file.h"
 
 const char *image_probe_file(const char *path)
 {
     uint8_t head[BDRV_PROBE_SIZE] = { 0 };
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int fd = named_file_open(path, O_RDONLY | O_NONBLOCK, NULL);
     ssize_t n;
 
     if (fd < 0) {

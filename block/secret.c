@@ -6,21 +6,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "block/crypto.h"
 #include "qapi/visit.h"
+#include "util/named-file.h"
 #include "util/queue.h"
 #include "util/secmem.h"
 #include "util/thread-pool.h"
 
 enum {
     SECRET_MAX_LEN = 1024 * 1024,
-    SECRET_FIRST_LEN = 2048,            /* what one expects of a file */
     SECRET_KEY_LEN = 32,
     SECRET_IV_LEN = 16,
-    SECRET_READ_TIMEOUT_US = 30 * 1000 * 1000,
 };
 
 struct Secret {
@@ -74,92 +73,64 @@ char *secret_lookup_utf8(const char *id, Error **errp)
 
 typedef struct SecretFile {
     const char *path;
-    uint8_t *data;                      /* of @size bytes */
-    size_t len, size;
-    const char *failed;                 /* what did not work */
+    uint8_t *data;                      /* once it has been read */
+    ssize_t len;                        /* or -errno */
+    Error **errp;
 } SecretFile;
 
-/* Until @fd has something to read: 0 or -errno. */
-static int secret_wait(int fd, int64_t deadline_us)
+/* Bytes to have for what @fd holds, one more than there should be. */
+static size_t secret_file_size(int fd)
 {
-    struct pollfd pfd = { .fd = fd, .events = POLLIN };
-    int64_t left_ms = (deadline_us - g_get_monotonic_time()) / 1000;
-    int ret = poll(&pfd, 1, MAX(left_ms, 0));
+    struct stat st;
 
-    if (ret < 0) {
-        return errno == EINTR ? 0 : -errno;
-    }
-    return ret == 0 ? -ETIMEDOUT : 0;
-}
-
-static int secret_read_fd(SecretFile *f, int fd)
-{
-    int64_t deadline = g_get_monotonic_time() + SECRET_READ_TIMEOUT_US;
-
-    while (f->len <= SECRET_MAX_LEN) {
-        int ret = secret_wait(fd, deadline);
-        ssize_t n;
-
-        if (ret < 0) {
-            return ret;
-        }
-        if (f->len == f->size) {
-            f->size *= 2;
-            f->data = secmem_resize(f->data, f->len, f->size);
-        }
-        n = read(fd, f->data + f->len, f->size - f->len);
-        if (n == 0) {
-            break;
-        }
-        if (n < 0 && errno != EINTR && errno != EAGAIN) {
-            return -errno;
-        }
-        f->len += MAX(n, 0);
-    }
-    return 0;
+    /* Secret memory may be scarce: a file that says its length takes that. */
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode)
+           && st.st_size < SECRET_MAX_LEN ? st.st_size + 2 : SECRET_MAX_LEN + 1;
 }
 
 /* In a pool thread: a file may be a pipe that has nothing to say yet. */
 static int secret_read_work(void *opaque)
 {
     SecretFile *f = opaque;
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    int ret;
+    int fd = named_file_open(f->path, O_RDONLY | O_NONBLOCK, f->errp);
+    size_t size;
 
     if (fd < 0) {
-        f->failed = "Failed to open file";
-        return -errno;
+        error_prepend(f->errp, "Failed to open file \u201c%s\u201d: ", f->path);
+        return fd;
     }
-    f->failed = "Error reading file";
-    ret = secret_read_fd(f, fd);
+    size = secret_file_size(fd);
+    f->data = secmem_alloc(size);
+    f->len = named_file_read(fd, f->data, size);
     close(fd);
-    return ret;
+    if (f->len == -EFBIG) {
+        error_setg(f->errp, "more than %zu bytes", size - 1);
+    } else if (f->len < 0) {
+        error_setg_errno(f->errp, -f->len, "Error reading file "
+                         "\u201c%s\u201d", f->path);
+    }
+    return f->len;
 }
 
 static bool coroutine_fn secret_co_read_file(Secret *s, const char *path,
                                              Error **errp)
 {
-    SecretFile f = {
-        .path = path, .size = SECRET_FIRST_LEN,
-        .data = secmem_alloc(SECRET_FIRST_LEN),
-    };
+    Error *err = NULL;
+    SecretFile f = { .path = path, .errp = &err };
     int ret = thread_pool_co_submit(secret_read_work, &f);
 
     if (ret < 0) {
-        error_setg(errp, "Unable to read %s: %s \u201c%s\u201d: %s", path,
-                   f.failed ? f.failed : "Error reading file", path,
-                   g_strerror(-ret));
-    } else if (f.len > SECRET_MAX_LEN) {
-        error_setg(errp, "Unable to read %s: more than %d bytes", path,
-                   SECRET_MAX_LEN);
-        ret = -EFBIG;
+        if (!err) {
+            error_setg_errno(&err, -ret, "Could not start a thread");
+        }
+        error_prepend(&err, "Unable to read %s: ", path);
+        error_propagate(errp, err);
     } else {
         s->len = f.len;
-        s->data = f.data;
-        return true;
+        s->data = (uint8_t *)secmem_dup(f.data, f.len);
     }
     secmem_free(f.data);
-    return false;
+    return ret >= 0;
 }
 
 static uint8_t *secret_decode(const char *text, size_t len, size_t *out_len,

@@ -14,6 +14,7 @@
 #include "block/image.h"
 #include "qapi/json.h"
 #include "qapi/visit.h"
+#include "util/named-file.h"
 
 static bool has_protocol(const char *name)
 {
@@ -36,10 +37,13 @@ const char *img_path(const char *name, Error **errp)
 bool img_is_device(const char *name)
 {
     const char *path = img_path(name, NULL);
-    struct stat st;
+    NamedFile file;
 
-    return path && stat(path, &st) == 0
-        && (S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode));
+    if (!path || named_file_find(&file, path, NULL) < 0) {
+        return false;
+    }
+    named_file_release(&file);
+    return S_ISBLK(file.mode) || S_ISCHR(file.mode);
 }
 
 char *img_relative_name(const char *image, const char *name)

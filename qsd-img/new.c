@@ -8,6 +8,7 @@
  */
 #include "qsd-img/qsd-img.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "block/image.h"
 #include "qapi/visit.h"
 #include "qsd-img/formats.h"
+#include "util/named-file.h"
 
 #define IMG_MAX_SIZE (INT64_MAX & ~INT64_C(511))
 
@@ -368,6 +370,25 @@ static bool coroutine_fn co_create_image(const New *n, Error **errp)
         && co_create_on_file(n, size, errp);
 }
 
+static bool is_there(const char *path)
+{
+    NamedFile file;
+    int ret = named_file_find(&file, path, NULL);
+
+    named_file_release(&file);
+    return ret != -ENOENT;
+}
+
+static void remove_file(const char *path)
+{
+    NamedEntry entry;
+
+    if (named_entry_init(&entry, path, NULL) == 0) {
+        named_entry_remove(&entry);
+        named_entry_deinit(&entry);
+    }
+}
+
 /* A file that was not there before does not stay if there is no image in it. */
 static bool coroutine_fn co_create_or_remove(const New *n, Error **errp)
 {
@@ -376,12 +397,12 @@ static bool coroutine_fn co_create_or_remove(const New *n, Error **errp)
     bool ok;
 
     for (int i = 0; i < G_N_ELEMENTS(paths); i++) {
-        was_there[i] = !paths[i] || access(paths[i], F_OK) == 0;
+        was_there[i] = !paths[i] || is_there(paths[i]);
     }
     ok = co_create_image(n, errp);
     for (int i = 0; !ok && i < G_N_ELEMENTS(paths); i++) {
         if (!was_there[i]) {
-            unlink(paths[i]);
+            remove_file(paths[i]);
         }
     }
     return ok;
