@@ -12,7 +12,10 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "util/named-file.h"
 #include "util/trace.h"
+
+#define TRACE_EVENTS_MAX (1024 * 1024)
 
 static const char *const trace_names[TRACE__MAX] = {
 #define TRACE_EVENT(name) [TRACE_##name] = #name,
@@ -70,13 +73,20 @@ bool trace_enable(const char *pattern)
 
 bool trace_enable_from_file(const char *path, Error **errp)
 {
-    g_autofree char *text = NULL;
+    g_autofree char *text = g_malloc(TRACE_EVENTS_MAX);
     g_auto(GStrv) lines = NULL;
-    GError *err = NULL;
+    int fd = named_file_open(path, O_RDONLY, errp);
+    ssize_t len;
 
-    if (!g_file_get_contents(path, &text, NULL, &err)) {
-        error_setg(errp, "%s", err->message);
-        g_error_free(err);
+    if (fd < 0) {
+        error_prepend(errp, "Failed to open file \u201c%s\u201d: ", path);
+        return false;
+    }
+    len = named_file_read(fd, text, TRACE_EVENTS_MAX);
+    close(fd);
+    if (len < 0) {
+        error_setg_errno(errp, -len, "Failed to read from file "
+                         "\u201c%s\u201d", path);
         return false;
     }
     lines = g_strsplit(text, "\n", -1);
@@ -91,11 +101,11 @@ bool trace_enable_from_file(const char *path, Error **errp)
 
 bool trace_set_file(const char *path, Error **errp)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC,
-                  0666);
+    int fd = named_file_create(path, O_WRONLY | O_TRUNC | O_APPEND, 0666, false,
+                               NULL, errp);
 
     if (fd < 0) {
-        error_setg_errno(errp, errno, "Error opening logfile %s", path);
+        error_prepend(errp, "Error opening logfile %s: ", path);
         return false;
     }
     if (trace_fd != STDERR_FILENO) {

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "block/export/fuse-int.h"
+#include "util/named-file.h"
 
 /* Requests taken in one go, before other work of the thread has its turn. */
 #define FUSE_DEV_BATCH 64
@@ -269,11 +270,11 @@ static int fuse_dev_prepare_fd(int fd)
 int fuse_dev_clone(int fd)
 {
     uint32_t source = fd;
-    int clone = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    int clone = named_file_open("/dev/fuse", O_RDWR | O_NONBLOCK, NULL);
     int ret;
 
     if (clone < 0) {
-        return -errno;
+        return clone;
     }
     if (ioctl(clone, FUSE_DEV_IOC_CLONE, &source) < 0) {
         ret = -errno;

@@ -32,10 +32,12 @@
 #include <unistd.h>
 
 #include "block/export/fuse-int.h"
+#include "util/named-file.h"
 #include "util/trace.h"
 
 #define FUSE_URING_PARAMETER "/sys/module/fuse/parameters/enable_uring"
 #define FUSE_URING_CPUS "/sys/devices/system/cpu/possible"
+#define FUSE_URING_SYSFS_MAX (4096 + 1)
 
 /* Bytes from one entry's header to the next: keeps them apart in caches. */
 #define FUSE_URING_HEADER_STRIDE 512
@@ -67,14 +69,32 @@ static void fuse_uring_cqe(CqeHandler *cqe_handler);
 
 /* ---- what the kernel has [main] ---- */
 
+/* Into @text of FUSE_URING_SYSFS_MAX bytes; 0 or -errno. */
+static int fuse_uring_read_sysfs(const char *path, char *text, Error **errp)
+{
+    int fd = named_file_open(path, O_RDONLY, errp);
+    ssize_t len;
+
+    if (fd < 0) {
+        return fd;
+    }
+    len = named_file_read(fd, text, FUSE_URING_SYSFS_MAX);
+    close(fd);
+    if (len < 0) {
+        error_setg_errno(errp, -len, "not readable");
+        return len;
+    }
+    return 0;
+}
+
 unsigned fuse_uring_kernel_queues(void)
 {
-    g_autofree char *text = NULL;
+    char text[FUSE_URING_SYSFS_MAX];
     g_auto(GStrv) ranges = NULL;
     unsigned n = 0;
 
     /* Lists such as "0-3,8-11"; queues are numbered without the gaps. */
-    if (!g_file_get_contents(FUSE_URING_CPUS, &text, NULL, NULL)) {
+    if (fuse_uring_read_sysfs(FUSE_URING_CPUS, text, NULL) < 0) {
         return MAX(1, sysconf(_SC_NPROCESSORS_CONF));
     }
     ranges = g_strsplit(text, ",", -1);
@@ -93,18 +113,21 @@ unsigned fuse_uring_kernel_queues(void)
 
 bool fuse_uring_check(AioContext **contexts, unsigned n, Error **errp)
 {
-    g_autofree char *value = NULL;
-    g_autoptr(GError) gerr = NULL;
+    char value[FUSE_URING_SYSFS_MAX];
+    Error *err = NULL;
+    int ret = fuse_uring_read_sysfs(FUSE_URING_PARAMETER, value, &err);
 
-    if (!g_file_get_contents(FUSE_URING_PARAMETER, &value, NULL, &gerr)) {
-        if (!g_error_matches(gerr, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
-            error_setg(errp, "FUSE over io_uring is not available: %s",
-                       gerr->message);
-            return false;
-        }
+    if (ret == -ENOENT) {
+        error_free(err);
         error_setg(errp, "FUSE over io_uring is not available: this kernel "
                    "does not have it (Linux 6.14 or later, with "
                    FUSE_URING_PARAMETER ", is needed)");
+        return false;
+    }
+    if (ret < 0) {
+        error_prepend(&err, "FUSE over io_uring is not available: "
+                      FUSE_URING_PARAMETER ": ");
+        error_propagate(errp, err);
         return false;
     }
     if (value[0] != 'Y' && value[0] != '1') {
