@@ -11,6 +11,7 @@
 #include <termios.h>
 #include <unistd.h>
 #include "storage-daemon/chardev-int.h"
+#include "util/named-file.h"
 
 /* ---- file ---- */
 
@@ -32,12 +33,13 @@ static bool chardev_file_parse(const OptStr *opts, ChardevBackend *backend,
     return true;
 }
 
-static int chardev_open_path(const char *path, int flags, Error **errp)
+static int coroutine_fn chardev_co_open_path(const char *path, int flags,
+                                             Error **errp)
 {
-    int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
+    int fd = named_file_co_open(path, flags | O_NONBLOCK, errp);
 
     if (fd < 0) {
-        error_setg_errno(errp, errno, "Could not open '%s'", path);
+        error_prepend(errp, "Could not open '%s': ", path);
     }
     return fd;
 }
@@ -50,13 +52,14 @@ static bool coroutine_fn chardev_file_co_open(Chardev *chr,
     bool append = file->has_append && file->append;
     int in = -1, out;
 
-    out = chardev_open_path(file->out, O_WRONLY | O_CREAT |
-                            (append ? O_APPEND : O_TRUNC), errp);
+    out = named_file_co_create(file->out, O_WRONLY | O_NONBLOCK |
+                               (append ? O_APPEND : O_TRUNC), 0666, errp);
     if (out < 0) {
+        error_prepend(errp, "Could not open '%s': ", file->out);
         return false;
     }
     if (file->in) {
-        in = chardev_open_path(file->in, O_RDONLY, errp);
+        in = chardev_co_open_path(file->in, O_RDONLY, errp);
         if (in < 0) {
             close(out);
             return false;
@@ -111,9 +114,8 @@ static bool coroutine_fn chardev_pipe_co_open(Chardev *chr,
     const char *device = backend->u.pipe.data->device;
     g_autofree char *path_in = g_strdup_printf("%s.in", device);
     g_autofree char *path_out = g_strdup_printf("%s.out", device);
-    int flags = O_RDWR | O_CLOEXEC | O_NONBLOCK;
-    int in = open(path_in, flags);
-    int out = open(path_out, flags);
+    int in = named_file_co_open(path_in, O_RDWR | O_NONBLOCK, NULL);
+    int out = named_file_co_open(path_out, O_RDWR | O_NONBLOCK, NULL);
 
     if (in < 0 || out < 0) {
         if (in >= 0) {
@@ -122,7 +124,7 @@ static bool coroutine_fn chardev_pipe_co_open(Chardev *chr,
         if (out >= 0) {
             close(out);
         }
-        in = out = chardev_open_path(device, O_RDWR, errp);
+        in = out = chardev_co_open_path(device, O_RDWR, errp);
         if (in < 0) {
             return false;
         }

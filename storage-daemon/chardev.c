@@ -16,6 +16,7 @@
 #include "storage-daemon/chardev-int.h"
 #include "storage-daemon/ident.h"
 #include "storage-daemon/monitor.h"
+#include "util/named-file.h"
 #include "util/trace.h"
 
 #define CHARDEV_READ_SIZE 4096
@@ -405,11 +406,12 @@ ChardevCommon *chardev_common(const ChardevBackend *backend)
     }
 }
 
-static bool chardev_open_log(Chardev *chr, const ChardevBackend *backend,
-                             Error **errp)
+static bool coroutine_fn chardev_co_open_log(Chardev *chr,
+                                             const ChardevBackend *backend,
+                                             Error **errp)
 {
     const ChardevCommon *common = chardev_common(backend);
-    int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND;
+    int flags = O_WRONLY | O_APPEND | O_NONBLOCK;
 
     if (!common->logfile) {
         return true;
@@ -417,11 +419,10 @@ static bool chardev_open_log(Chardev *chr, const ChardevBackend *backend,
     if (!common->has_logappend || !common->logappend) {
         flags |= O_TRUNC;
     }
-    chr->log_fd = open(common->logfile, flags, 0666);
+    chr->log_fd = named_file_co_create(common->logfile, flags, 0666, errp);
     if (chr->log_fd < 0) {
-        error_setg_errno(errp, errno, "Could not %s '%s'",
-                         flags & O_TRUNC ? "create" : "open",
-                         common->logfile);
+        error_prepend(errp, "Could not %s '%s': ",
+                      flags & O_TRUNC ? "create" : "open", common->logfile);
         return false;
     }
     chr->log_timestamp = common->has_logtimestamp && common->logtimestamp;
@@ -449,7 +450,7 @@ bool coroutine_fn chardev_co_add(const char *id,
         return false;
     }
     chr->opening = true;
-    ok = chardev_open_log(chr, backend, errp) &&
+    ok = chardev_co_open_log(chr, backend, errp) &&
          drv->co_open(chr, backend, from_qmp, errp);
     chr->opening = false;
     if (!ok) {

@@ -25,6 +25,7 @@
 #include "storage-daemon/options.h"
 #include "util/aio.h"
 #include "util/co-event.h"
+#include "util/timed-call.h"
 #include "util/trace.h"
 
 /* After a second signal the end may take so long. */
@@ -280,6 +281,9 @@ static int daemon_run(void)
     coroutine_enter(coroutine_create(daemon_co_start, NULL));
     while (!state.ended) {
         aio_poll(ctx, true);
+    }
+    if (timed_call_any_left()) {
+        return state.status;            /* their threads use all this */
     }
     aio_set_fd_handler(ctx, state.signal_fd, NULL, NULL, NULL);
     close(state.signal_fd);
