@@ -9,9 +9,9 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "storage-daemon/chardev-int.h"
+#include "util/named-file.h"
 #include "util/sockets.h"
 #include "util/trace.h"
 
@@ -29,8 +29,7 @@ typedef struct ChardevSocketDev {
     /* server */
     GArray *listen_fds;                 /* of int */
     AioTimer listen_timer;              /* listens again */
-    char *unlink_path;                  /* absolute, or NULL */
-    struct stat unlink_stat;            /* what we made there */
+    NamedEntry made;                    /* the socket that we made, if any */
     Coroutine *waiter;                  /* co_open, wait=on */
     bool wait_cancelled;
     TAILQ_ENTRY(ChardevSocketDev) next_wait;
@@ -136,15 +135,6 @@ static bool coroutine_fn chardev_socket_co_wait(ChardevSocketDev *s,
     return true;
 }
 
-/* Only what we made is removed at the end, wherever we are by then. */
-static void chardev_socket_note_path(ChardevSocketDev *s)
-{
-    if (s->addr->kind == SOCKET_KIND_UNIX && !s->addr->abstract &&
-        lstat(s->addr->path, &s->unlink_stat) == 0) {
-        s->unlink_path = g_canonicalize_filename(s->addr->path, NULL);
-    }
-}
-
 /* The port that the kernel chose. */
 static void chardev_socket_note_port(ChardevSocketDev *s)
 {
@@ -161,13 +151,13 @@ static void chardev_socket_note_port(ChardevSocketDev *s)
 static bool coroutine_fn chardev_socket_co_open_server(ChardevSocketDev *s,
                                                        bool wait, Error **errp)
 {
-    s->listen_fds = socket_co_listen(s->addr, CHARDEV_SOCKET_BACKLOG, errp);
+    s->listen_fds = socket_co_listen(s->addr, CHARDEV_SOCKET_BACKLOG,
+                                     &s->made, errp);
     if (!s->listen_fds) {
         return false;
     }
     aio_timer_init(&s->listen_timer, aio_context_main(),
                    chardev_socket_listen_again, s);
-    chardev_socket_note_path(s);
     chardev_socket_note_port(s);
     chardev_socket_listen(s, true);
     return !wait || chardev_socket_co_wait(s, errp);
@@ -391,18 +381,6 @@ static void chardev_socket_disconnected(Chardev *chr)
     }
 }
 
-static void chardev_socket_unlink(ChardevSocketDev *s)
-{
-    struct stat st;
-
-    if (s->unlink_path && lstat(s->unlink_path, &st) == 0 &&
-        st.st_dev == s->unlink_stat.st_dev &&
-        st.st_ino == s->unlink_stat.st_ino) {
-        unlink(s->unlink_path);
-    }
-    g_free(s->unlink_path);
-}
-
 static void chardev_socket_close(Chardev *chr)
 {
     ChardevSocketDev *s = chardev_socket(chr);
@@ -414,7 +392,8 @@ static void chardev_socket_close(Chardev *chr)
         socket_cancel(&s->cancel);
     }
     chardev_socket_listen(s, false);
-    chardev_socket_unlink(s);
+    named_entry_remove(&s->made);
+    named_entry_deinit(&s->made);
     for (unsigned i = 0; s->listen_fds && i < s->listen_fds->len; i++) {
         close(g_array_index(s->listen_fds, int, i));
     }

@@ -10,20 +10,15 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "util/aio.h"
-#include "util/sockets.h"
+#include "util/sockets-int.h"
 #include "util/thread-pool.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
 #endif
-
-/* A unix listener whose backlog is full: try again this often, this long. */
-#define SOCKET_BUSY_RETRY_NS    (20 * 1000 * 1000LL)
-#define SOCKET_BUSY_LIMIT_NS    (30 * 1000 * 1000 * 1000LL)
 
 SocketAddr *socket_addr_new(SocketKind kind)
 {
@@ -83,76 +78,7 @@ static void socket_error_remote(const char *what, Error **errp)
                "needs allow-remote=on", what);
 }
 
-/* ---- unix ---- */
-
-static bool socket_unix_fill(const SocketAddr *addr, struct sockaddr_un *un,
-                             socklen_t *len, Error **errp)
-{
-    size_t path_len = strlen(addr->path);
-    size_t max = sizeof(un->sun_path) - (addr->abstract ? 1 : 0);
-
-    memset(un, 0, sizeof(*un));
-    un->sun_family = AF_UNIX;
-    if (path_len > max || (!addr->abstract && path_len == max)) {
-        error_setg(errp, "UNIX socket path '%s' is too long", addr->path);
-        error_append_hint(errp, "Path must be less than %zu bytes\n", max);
-        return false;
-    }
-    if (addr->abstract) {
-        memcpy(un->sun_path + 1, addr->path, path_len);
-        *len = addr->tight
-            ? offsetof(struct sockaddr_un, sun_path) + 1 + path_len
-            : sizeof(*un);
-    } else {
-        memcpy(un->sun_path, addr->path, path_len);
-        *len = sizeof(*un);
-    }
-    return true;
-}
-
-static int socket_unix_listen(const SocketAddr *addr, int backlog,
-                              Error **errp)
-{
-    struct sockaddr_un un;
-    socklen_t len;
-    struct stat st;
-    int fd;
-
-    if (!socket_unix_fill(addr, &un, &len, errp)) {
-        return -1;
-    }
-    if (!addr->abstract && !addr->path[0]) {
-        /* An empty name would make the kernel choose an abstract one. */
-        error_setg_errno(errp, ENOENT, "Failed to bind socket to ");
-        return -1;
-    }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        error_setg_errno(errp, errno, "Failed to create Unix socket");
-        return -1;
-    }
-    /* Only ever replace a socket, never a user's file. */
-    if (!addr->abstract && lstat(addr->path, &st) == 0 &&
-        (S_ISSOCK(st.st_mode) || S_ISDIR(st.st_mode)) &&
-        unlink(addr->path) < 0 && errno != ENOENT) {
-        error_setg_errno(errp, errno, "Failed to unlink socket %s",
-                         addr->path);
-        close(fd);
-        return -1;
-    }
-    if (bind(fd, (struct sockaddr *)&un, len) < 0) {
-        error_setg_errno(errp, errno, "Failed to bind socket to %s",
-                         addr->path);
-        close(fd);
-        return -1;
-    }
-    if (listen(fd, backlog) < 0) {
-        error_setg_errno(errp, errno, "Failed to listen on socket");
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
+/* ---- TCP ---- */
 
 /* Wait for connect() on @fd; 0 or -errno. */
 static int coroutine_fn socket_co_finish_connect(int fd, SocketCancel *cancel)
@@ -177,50 +103,12 @@ static int coroutine_fn socket_co_connect_one(int fd,
                                               socklen_t len,
                                               SocketCancel *cancel)
 {
-    int64_t deadline = clock_now_ns() + SOCKET_BUSY_LIMIT_NS;
-
-    while (connect(fd, sa, len) < 0) {
-        if (errno == EINPROGRESS || errno == EINTR) {
-            return socket_co_finish_connect(fd, cancel);
-        }
-        if (errno != EAGAIN || clock_now_ns() > deadline) {
-            return -errno;
-        }
-        aio_co_sleep_ns(SOCKET_BUSY_RETRY_NS);
-        if (cancel->cancelled) {
-            return -ECANCELED;
-        }
+    if (connect(fd, sa, len) == 0) {
+        return 0;
     }
-    return 0;
+    return errno == EINPROGRESS || errno == EINTR
+           ? socket_co_finish_connect(fd, cancel) : -errno;
 }
-
-static int coroutine_fn socket_co_unix_connect(const SocketAddr *addr,
-                                               SocketCancel *cancel,
-                                               Error **errp)
-{
-    struct sockaddr_un un;
-    socklen_t len;
-    int fd, ret;
-
-    if (!socket_unix_fill(addr, &un, &len, errp)) {
-        return -1;
-    }
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        error_setg_errno(errp, errno, "Failed to create socket");
-        return -1;
-    }
-    ret = socket_co_connect_one(fd, (struct sockaddr *)&un, len, cancel);
-    if (ret < 0) {
-        error_setg_errno(errp, -ret, "Failed to connect to '%s'",
-                         addr->path);
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
-
-/* ---- TCP ---- */
 
 typedef struct SocketResolve {
     const char *host, *port;
@@ -524,14 +412,14 @@ static bool socket_fd_check_reach(const SocketAddr *addr, Error **errp)
 /* ---- all kinds ---- */
 
 GArray *coroutine_fn socket_co_listen(const SocketAddr *addr, int backlog,
-                                      Error **errp)
+                                      NamedEntry *made, Error **errp)
 {
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
     int fd = -1;
 
     switch (addr->kind) {
     case SOCKET_KIND_UNIX:
-        fd = socket_unix_listen(addr, backlog, errp);
+        fd = socket_unix_co_listen(addr, backlog, made, errp);
         break;
     case SOCKET_KIND_INET:
         if (!socket_co_inet_listen(addr, backlog, fds, errp)) {
@@ -562,7 +450,7 @@ int coroutine_fn socket_co_connect(const SocketAddr *addr,
 {
     switch (addr->kind) {
     case SOCKET_KIND_UNIX:
-        return socket_co_unix_connect(addr, cancel, errp);
+        return socket_unix_co_connect(addr, cancel, errp);
     case SOCKET_KIND_INET:
         return socket_co_inet_connect(addr, cancel, errp);
     case SOCKET_KIND_FD:

@@ -2,10 +2,10 @@
 /*
  * Stream sockets: addresses, listening, connecting.
  *
- * Nothing here blocks the calling thread: names are resolved in the thread
- * pool, connecting waits in the event loop.  All descriptors are non-blocking
- * and close-on-exec.  Functions belong to the thread whose AioContext is
- * current.
+ * Nothing here blocks the calling thread: names of hosts and of files are
+ * looked up in the thread pool, connecting waits in the event loop.  All
+ * descriptors are non-blocking and close-on-exec.  Functions belong to the
+ * thread whose AioContext is current.
  */
 #ifndef UTIL_SOCKETS_H
 #define UTIL_SOCKETS_H
@@ -13,8 +13,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <glib.h>
+#include <sys/un.h>
 #include "util/coroutine.h"
 #include "util/error.h"
+#include "util/named-file.h"
 
 typedef enum SocketKind {
     SOCKET_KIND_UNIX,
@@ -66,10 +68,10 @@ char *socket_addr_text(const SocketAddr *addr);
 /*
  * Listen with @backlog on all addresses that @addr means.  Returns the
  * descriptors (an array of int) or NULL.  A socket file left by somebody else
- * is replaced.
+ * is replaced; @made, all zero before, is the one that has been made, if any.
  */
 GArray *coroutine_fn socket_co_listen(const SocketAddr *addr, int backlog,
-                                      Error **errp);
+                                      NamedEntry *made, Error **errp);
 
 /* Lets another coroutine end socket_co_connect() early. */
 typedef struct SocketCancel {
@@ -89,6 +91,9 @@ void socket_cancel(SocketCancel *cancel);
  */
 char *socket_local_text(int fd);
 char *socket_peer_text(int fd);
+
+/* The address of the unix socket @file, without looking its name up again. */
+void socket_unix_found(const NamedFile *file, struct sockaddr_un *un);
 
 bool socket_is_unix(int fd);
 bool socket_is_listening(int fd);
