@@ -7,6 +7,7 @@
 #define STORAGE_DAEMON_DAEMON_H
 
 #include <stdbool.h>
+#include "util/coroutine.h"
 #include "util/error.h"
 
 /* End cleanly with exit status 0, once what runs now has returned. */
@@ -25,13 +26,14 @@ void daemonize_fork(void);
 void daemonize_ready(void);
 
 /*
- * Create and lock the pid file; it is removed by pidfile_remove(), which a
- * signal handler may call.
+ * Create and lock the pid file.  It is removed by pidfile_co_remove(), or by
+ * pidfile_remove(), which a signal handler may call.
  */
-bool pidfile_create(const char *path, Error **errp);
+bool coroutine_fn pidfile_co_create(const char *path, Error **errp);
+void coroutine_fn pidfile_co_remove(void);
 void pidfile_remove(void);
 
-/* Tell the service manager (sd_notify(3)), if there is one. */
-void notify_service_manager(const char *state);
+/* Tell the service manager (sd_notify(3)), if there is one; @state is const. */
+void coroutine_fn notify_co_service_manager(const char *state);
 
 #endif /* STORAGE_DAEMON_DAEMON_H */

@@ -8,11 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "storage-daemon/daemon.h"
+#include "util/named-file.h"
+#include "util/sockets.h"
+#include "util/timed-call.h"
+
+/* Removing the pid file, and notifying, may take so long. */
+#define DAEMONIZE_LIMIT_NS (2 * 1000000000LL)
 
 /* ---- background ---- */
 
@@ -71,7 +76,7 @@ void daemonize_ready(void)
     if (chdir("/") < 0) {
         warn_report("Could not change to '/': %s", g_strerror(errno));
     }
-    null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    null_fd = named_file_open("/dev/null", O_RDWR, NULL);
     if (null_fd >= 0) {
         dup2(null_fd, STDIN_FILENO);
         dup2(null_fd, STDOUT_FILENO);
@@ -89,97 +94,202 @@ void daemonize_ready(void)
 
 /* ---- pid file ---- */
 
-static char *pidfile_path;          /* absolute: the daemon may move */
+static NamedEntry pidfile_entry;
 static int pidfile_fd = -1;
 
-static bool pidfile_is_same(int fd, const char *path)
-{
-    struct stat a, b;
+typedef struct PidFile {
+    char *path;
+    int fd;                     /* result, and where it is */
+    NamedEntry entry;
+    Error *err;
+} PidFile;
 
-    return fstat(fd, &a) == 0 && stat(path, &b) == 0 &&
-           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+static void pidfile_free(void *opaque)
+{
+    PidFile *f = opaque;
+
+    if (f->fd >= 0) {
+        close(f->fd);
+    }
+    named_entry_deinit(&f->entry);
+    error_free(f->err);
+    g_free(f->path);
+    g_free(f);
 }
 
 /* Open and lock; a file that its owner removes meanwhile does not count. */
-static int pidfile_open(const char *path, Error **errp)
+static bool pidfile_open(PidFile *f)
 {
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
     for (;;) {
-        int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-
-        if (fd < 0) {
-            error_setg_errno(errp, errno, "Could not create '%s'", path);
-            return -1;
+        f->fd = named_file_create(f->path, O_WRONLY, 0600, true, &f->entry,
+                                  &f->err);
+        if (f->fd < 0) {
+            error_prepend(&f->err, "Could not create '%s': ", f->path);
+            return false;
         }
-        if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
-            error_setg_errno(errp, errno, "Cannot lock pid file");
-            close(fd);
-            return -1;
+        if (fcntl(f->fd, F_OFD_SETLK, &lock) < 0) {
+            error_setg_errno(&f->err, errno, "Cannot lock pid file");
+            return false;
         }
-        if (pidfile_is_same(fd, path)) {
-            return fd;
+        if (named_entry_is_current(&f->entry)) {
+            return true;
         }
-        close(fd);
+        close(f->fd);
+        named_entry_deinit(&f->entry);
     }
 }
 
-bool pidfile_create(const char *path, Error **errp)
+static int pidfile_create_call(void *opaque)
 {
+    PidFile *f = opaque;
     g_autofree char *text = g_strdup_printf("%ld\n", (long)getpid());
     size_t len = strlen(text);
-    int fd = pidfile_open(path, errp);
 
-    if (fd < 0) {
+    if (pidfile_open(f)
+        && (ftruncate(f->fd, 0) < 0
+            || write(f->fd, text, len) != (ssize_t)len)) {
+        error_setg_errno(&f->err, errno, "Failed to write pid file");
+    }
+    return 0;
+}
+
+bool coroutine_fn pidfile_co_create(const char *path, Error **errp)
+{
+    PidFile *f = g_new0(PidFile, 1);
+    int ret;
+    bool ok;
+
+    f->path = g_strdup(path);
+    f->fd = -1;
+    if (!timed_call_co_run(pidfile_create_call, f, pidfile_free,
+                           NAMED_FILE_LIMIT_NS, &ret)) {
+        error_setg_errno(errp, -ret, "Could not create '%s'", path);
         return false;
     }
-    if (ftruncate(fd, 0) < 0 || write(fd, text, len) != (ssize_t)len) {
-        error_setg_errno(errp, errno, "Failed to write pid file");
-        close(fd);
-        return false;
+    ok = !f->err;
+    if (ok) {
+        pidfile_entry = f->entry;
+        f->entry = (NamedEntry) { 0 };
+        pidfile_fd = f->fd;
+        f->fd = -1;
     }
-    pidfile_fd = fd;
-    pidfile_path = g_canonicalize_filename(path, NULL);
-    return true;
+    error_propagate(errp, g_steal_pointer(&f->err));
+    pidfile_free(f);
+    return ok;
 }
 
 void pidfile_remove(void)
 {
+    if (pidfile_fd >= 0) {
+        named_entry_remove(&pidfile_entry);
+        close(pidfile_fd);
+        pidfile_fd = -1;
+    }
+}
+
+static int pidfile_remove_call(void *opaque)
+{
+    pidfile_remove();
+    return 0;
+}
+
+static void pidfile_nothing_to_free(void *opaque)
+{
+}
+
+void coroutine_fn pidfile_co_remove(void)
+{
+    int ret;
+
     if (pidfile_fd < 0) {
         return;
     }
-    if (pidfile_is_same(pidfile_fd, pidfile_path)) {
-        unlink(pidfile_path);
+    timed_call_co_run(pidfile_remove_call, NULL, pidfile_nothing_to_free,
+                      DAEMONIZE_LIMIT_NS, &ret);
+    if (ret == 0) {
+        named_entry_deinit(&pidfile_entry);
     }
-    close(pidfile_fd);
-    pidfile_fd = -1;
 }
 
 /* ---- service manager ---- */
 
-void notify_service_manager(const char *state)
+typedef struct Notify {
+    char *path;
+    const char *state;
+} Notify;
+
+static void notify_free(void *opaque)
+{
+    Notify *n = opaque;
+
+    g_free(n->path);
+    g_free(n);
+}
+
+/* The socket's address: of a file, or in the abstract namespace. */
+static bool notify_address(const Notify *n, NamedFile *file,
+                           struct sockaddr_un *un, socklen_t *len, Error **errp)
+{
+    if (n->path[0] == '@') {
+        *un = (struct sockaddr_un) { .sun_family = AF_UNIX };
+        memcpy(un->sun_path + 1, n->path + 1, strlen(n->path + 1));
+        *len = offsetof(struct sockaddr_un, sun_path) + strlen(n->path);
+        return true;
+    }
+    if (named_file_find(file, n->path, errp) < 0) {
+        return false;
+    }
+    socket_unix_found(file, un);
+    *len = sizeof(*un);
+    return true;
+}
+
+static int notify_call(void *opaque)
+{
+    Notify *n = opaque;
+    NamedFile file = { .fd = -1 };
+    struct sockaddr_un un;
+    socklen_t len;
+    Error *err = NULL;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0) {
+        return 0;
+    }
+    if (notify_address(n, &file, &un, &len, &err)
+        && sendto(fd, n->state, strlen(n->state), MSG_NOSIGNAL,
+                  (struct sockaddr *)&un, len) < 0) {
+        error_setg(&err, "%s", g_strerror(errno));
+    }
+    if (err) {
+        error_prepend(&err, "Could not notify '%s': ", n->path);
+        warn_report_err(err);
+    }
+    named_file_release(&file);
+    close(fd);
+    return 0;
+}
+
+void coroutine_fn notify_co_service_manager(const char *state)
 {
     const char *path = g_getenv("NOTIFY_SOCKET");
-    struct sockaddr_un un = { .sun_family = AF_UNIX };
     size_t len = path ? strlen(path) : 0;
-    int fd;
+    Notify *n;
+    int ret;
 
-    if (len < 2 || len >= sizeof(un.sun_path) ||
+    if (len < 2 || len >= sizeof(((struct sockaddr_un *)NULL)->sun_path) ||
         (path[0] != '/' && path[0] != '@')) {
         return;
     }
-    memcpy(un.sun_path, path, len);
-    if (path[0] == '@') {
-        un.sun_path[0] = '\0';          /* the abstract namespace */
+    n = g_new0(Notify, 1);
+    n->path = g_strdup(path);
+    n->state = state;
+    if (timed_call_co_run(notify_call, n, notify_free, DAEMONIZE_LIMIT_NS,
+                          &ret)) {
+        notify_free(n);
+    } else {
+        warn_report("Could not notify '%s': %s", path, g_strerror(-ret));
     }
-    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return;
-    }
-    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL,
-               (struct sockaddr *)&un,
-               offsetof(struct sockaddr_un, sun_path) + len) < 0) {
-        warn_report("Could not notify '%s': %s", path, g_strerror(errno));
-    }
-    close(fd);
 }

@@ -104,7 +104,7 @@ static void coroutine_fn daemon_co_shutdown(void *opaque)
     bool answered = !state.starting;
 
     trace(daemon_shutdown, "status=%d", state.status);
-    notify_service_manager("STOPPING=1");
+    notify_co_service_manager("STOPPING=1");
     chardev_cancel_waits();
     answered = daemon_co_step(monitor_co_stop_all, DAEMON_COMMANDS_END_NS)
                && answered;
@@ -119,14 +119,14 @@ static void coroutine_fn daemon_co_shutdown(void *opaque)
     if (!answered) {
         /* What requests that are stuck in storage use cannot be freed. */
         error_report("storage does not answer, giving up");
-        pidfile_remove();
+        pidfile_co_remove();
         _exit(EXIT_FAILURE);
     }
     object_co_close_all();
     chardev_co_close_all();
     qom_cleanup();
     fuse_mount_cleanup();
-    pidfile_remove();
+    pidfile_co_remove();
     state.ended = true;
 }
 
@@ -215,17 +215,17 @@ static bool daemon_watch_signals(AioContext *ctx)
 /* ---- the start ---- */
 
 /* All options have been carried out: say so. */
-static bool daemon_announce(void)
+static bool coroutine_fn daemon_co_announce(void)
 {
     const char *pidfile = state.process.pidfile;
     Error *err = NULL;
 
-    if (pidfile && !pidfile_create(pidfile, &err)) {
+    if (pidfile && !pidfile_co_create(pidfile, &err)) {
         error_prepend(&err, "cannot create PID file: ");
         error_report_err(err);
         return false;
     }
-    notify_service_manager("READY=1");
+    notify_co_service_manager("READY=1");
     daemonize_ready();
     monitor_start_all();
     trace(daemon_up, "pid=%d", (int)getpid());
@@ -237,7 +237,7 @@ static void coroutine_fn daemon_co_start(void *opaque)
     OptionsResult result = options_co_run();
 
     if (result == OPTIONS_DONE && !state.quit_requested &&
-        !daemon_announce()) {
+        !daemon_co_announce()) {
         result = OPTIONS_FAILED;
     }
     state.starting = false;
