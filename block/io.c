@@ -529,7 +529,10 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
         && !(bs->drv->supported_truncate_flags & BDRV_REQ_ZERO_WRITE)) {
         ret = co_zero_new(bs, old, offset, errp);
         if (ret < 0) {
+            const CoCancel *cancel = coroutine_set_cancel(NULL);
+
             co_truncate(bs, old, old, PREALLOC_MODE_OFF, 0, NULL);
+            coroutine_set_cancel(cancel);
         }
     }
     return ret;

@@ -313,9 +313,12 @@ static bool coroutine_fn luks_co_set_lengths(
 /* What failed keeps no space that it has taken. */
 static void coroutine_fn luks_co_shrink_back(BlockBackend *blk, int64_t length)
 {
+    const CoCancel *cancel = coroutine_set_cancel(NULL);
+
     if (blk && length >= 0 && blk_co_getlength(blk) > length) {
         blk_co_truncate(blk, length, PREALLOC_MODE_OFF, 0, NULL);
     }
+    coroutine_set_cancel(cancel);
 }
 
 /* @header and @data may be the same; @data may be NULL. */

@@ -236,6 +236,7 @@ static int64_t coroutine_fn co_free_inside(BlockDriverState *bs, int64_t want)
                 && refcount == 0) {
                 sum += s->cluster_size;
             }
+            aio_co_yield_fair();
         }
         co_mutex_unlock(&s->lock);
     }
@@ -311,6 +312,7 @@ static void coroutine_fn co_give_back(BlockDriverState *bs, int64_t offset,
         }
         qcow2_leave(s, epoch);
         offset += ext.bytes;
+        aio_co_yield_fair();
     }
 }
 
@@ -411,7 +413,10 @@ static int coroutine_fn co_grow(BlockDriverState *bs, int64_t old,
             ret = co_cover_clusters(bs, errp);
         }
         if (ret < 0 && !s->external_data_file) {
+            const CoCancel *cancel = coroutine_set_cancel(NULL);
+
             co_give_back(bs, old_end, new_end);
+            coroutine_set_cancel(cancel);
         }
     }
     return ret;
@@ -617,7 +622,11 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset,
             ret = co_write_size(bs, offset, errp);
         }
         if (ret < 0) {
+            /* Cancelled or not, this comes to its end. */
+            const CoCancel *cancel = coroutine_set_cancel(NULL);
+
             co_undo_growth(bs, old, offset);
+            coroutine_set_cancel(cancel);
         }
         return ret;
     }

@@ -420,9 +420,12 @@ static int64_t coroutine_fn fuse_op_co_grow(FuseFile *file, int64_t length,
 static void coroutine_fn fuse_op_co_shrink_back(FuseFile *file, int64_t length,
                                                 int64_t grown)
 {
+    const CoCancel *cancel = coroutine_set_cancel(NULL);
+
     if (grown > length && fuse_op_co_length(file) == grown) {
         blk_co_truncate(file->blk, length, PREALLOC_MODE_OFF, 0, NULL);
     }
+    coroutine_set_cancel(cancel);
 }
 
 /* ---- writing ---- */
