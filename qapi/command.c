@@ -4,12 +4,43 @@
  */
 #include "qapi/command.h"
 #include "qapi/qapi-commands.h"
+#include "qapi/visit.h"
+#include "util/aio.h"
+
+/*
+ * A list entry by entry, so that others have their turns in between: what an
+ * entry is made of is limited, their number is not.  Frees @node and what
+ * follows it.
+ */
+static QObject *coroutine_fn qapi_co_list(const QapiType *type, void *node,
+                                          Error **errp)
+{
+    g_autoptr(QList) list = qlist_new();
+    size_t weight = 0;
+
+    while (node) {
+        void *next = *(void **)node, **link = node;
+        void *value = *(void **)((char *)node + type->u_offset);
+
+        if (!qapi_reply_add(&weight, type->element, value, errp)) {
+            qapi_free(type, node);
+            return NULL;
+        }
+        qlist_append_obj(list, qapi_to_qobject(type->element, value));
+        *link = NULL;
+        qapi_free(type, node);
+        node = next;
+        aio_co_yield_fair();
+    }
+    return QOBJECT(g_steal_pointer(&list));
+}
 
 QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
                                           const QDict *args, Error **errp)
 {
     g_autoptr(QDict) none = args ? NULL : qdict_new();
     void *arg, *ret;
+    QObject *result = NULL;
     size_t weight = 0;
     Error *err = NULL;
 
@@ -28,9 +59,13 @@ QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
     if (!ret && cmd->ret == &qapi_type_QapiEmpty) {
         return QOBJECT(qdict_new());
     }
-    if (!qapi_reply_add(&weight, cmd->ret, ret, errp)) {
-        qapi_free(cmd->ret, ret);
-        return NULL;
+    if (cmd->ret->kind == QAPI_KIND_LIST
+        && qapi_type_is_pointer(cmd->ret->element)) {
+        return qapi_co_list(cmd->ret, ret, errp);
     }
-    return qapi_co_take(cmd->ret, ret);
+    if (qapi_reply_add(&weight, cmd->ret, ret, errp)) {
+        result = qapi_to_qobject(cmd->ret, ret);
+    }
+    qapi_free(cmd->ret, ret);
+    return result;
 }

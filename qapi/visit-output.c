@@ -4,7 +4,6 @@
  */
 #include <string.h>
 #include "qapi/visit.h"
-#include "util/aio.h"
 
 static QObject *output_slot(const QapiType *type, const void *slot);
 
@@ -253,29 +252,4 @@ QObject *qapi_to_qobject(const QapiType *type, const void *value)
     default:
         return qobject_ref((QObject *)value);
     }
-}
-
-QObject *coroutine_fn qapi_co_take(const QapiType *type, void *value)
-{
-    QObject *obj;
-    QList *list;
-
-    if (type->kind != QAPI_KIND_LIST) {
-        obj = qapi_to_qobject(type, value);
-        qapi_free(type, value);
-        return obj;
-    }
-    list = qlist_new();
-    while (value) {
-        void **node = value;
-
-        qlist_append_obj(list, output_slot(type->element,
-                                           (char *)value + type->u_offset));
-        /* Free the list of this one. */
-        value = *node;
-        *node = NULL;
-        qapi_free(type, node);
-        aio_co_yield_fair();
-    }
-    return QOBJECT(list);
 }

@@ -42,9 +42,6 @@ bool qapi_scalar_from_qobject(const QapiType *type, const char *name,
 /* @value as a QObject; members come in the schema's order. */
 QObject *qapi_to_qobject(const QapiType *type, const void *value);
 
-/* The same, freeing @value; with a long list others have their turns. */
-QObject *coroutine_fn qapi_co_take(const QapiType *type, void *value);
-
 /* What @value takes as a QObject, in bytes: about, and rather more. */
 size_t qapi_weigh(const QapiType *type, const void *value);
 
