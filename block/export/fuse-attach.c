@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -20,10 +21,14 @@
 #include "block/export/fuse-attach.h"
 #include "block/export/fuse-ops.h"
 #include "block/export/fusermount.h"
+#include "util/aio.h"
 #include "util/own-mounts.h"
 
 #define FUSE_DEVICE "/dev/fuse"
 #define FUSECTL "/sys/fs/fuse/connections"
+
+/* How long the end of a dead mount is waited for. */
+#define FUSE_DEAD_MOUNT_NS (1 * 1000000000LL)
 
 /* Big enough for "/proc/self/fd/N" and a NUL. */
 #define FUSE_FD_PATH_LEN 32
@@ -56,7 +61,7 @@ static int fuse_attach_check_fd(int fd)
     return S_ISREG(identity.mode) ? 0 : -EISDIR;
 }
 
-int fuse_attach_check(const char *path)
+static int fuse_attach_check_once(const char *path)
 {
     FusePlace place;
     struct statx stx;
@@ -73,6 +78,31 @@ int fuse_attach_check(const char *path)
     }
     close(fd);
     fuse_place_close(&place);
+    return ret;
+}
+
+int fuse_attach_check(const char *path)
+{
+    /* Readable, in a way, when something has been mounted or unmounted. */
+    struct pollfd mounts = {
+        .fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC),
+        .events = POLLPRI,
+    };
+    int64_t end = clock_now_ns() + FUSE_DEAD_MOUNT_NS, left = 0;
+    int ret;
+
+    do {
+        ret = fuse_attach_check_once(path);
+        left = end - clock_now_ns();
+        /*
+         * A dead file system: that of a daemon which has just been killed is
+         * about to be unmounted.
+         */
+    } while (ret == -ENOTCONN && left > 0 && mounts.fd >= 0
+             && poll(&mounts, 1, left / 1000000 + 1) > 0);
+    if (mounts.fd >= 0) {
+        close(mounts.fd);
+    }
     return ret;
 }
 

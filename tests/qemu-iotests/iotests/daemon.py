@@ -14,7 +14,7 @@ from .qmp import QMPClient
 from .testing import TestFailure, filter_text, wait_for
 
 __all__ = ['StorageDaemon', 'Export', 'exported', 'export_option',
-           'iothread_options', 'run_daemon', 'check_transport']
+           'iothread_options', 'run_daemon', 'check_transport', 'mounter_of']
 
 
 def run_daemon(*args, timeout=30, program=QSD_PROG, **kwargs):
@@ -33,6 +33,21 @@ def environment(changes):
         if name.endswith('SAN_OPTIONS') and name in os.environ:
             env[name] = f'{os.environ[name]}:{changes[name]}'
     return env
+
+
+def mounter_of(daemon):
+    """The mounter among a daemon's children; None if there is none."""
+    for path in glob.glob('/proc/[0-9]*/stat'):
+        try:
+            with open(path, encoding='utf-8') as stat:
+                name, fields = stat.read().rsplit(')', 1)
+        except OSError:
+            continue
+        state, parent = fields.split()[:2]
+        if int(parent) == daemon and state != 'Z' and \
+                name.endswith('(qsd-mounter'):
+            return int(name.split()[0])
+    return None
 
 
 class StorageDaemon:
@@ -152,17 +167,7 @@ class StorageDaemon:
     @property
     def mounter(self):
         """The process id of the daemon's mounter; None if it has ended."""
-        for path in glob.glob('/proc/[0-9]*/stat'):
-            try:
-                with open(path, encoding='utf-8') as stat:
-                    name, fields = stat.read().rsplit(')', 1)
-            except OSError:
-                continue
-            state, parent = fields.split()[:2]
-            if int(parent) == self.process.pid and state != 'Z' and \
-                    name.endswith('(qsd-mounter'):
-                return int(name.split()[0])
-        return None
+        return mounter_of(self.process.pid)
 
     def fd_count(self):
         return len(os.listdir(f'/proc/{self.process.pid}/fd'))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from .daemon import mounter_of
 from .env import TEST_DIR, TIMEOUT_FACTOR
 from .process import CLEAN_ENV, qemu_img
 
@@ -381,6 +382,9 @@ class Observer:
             'null-co,node-name=n,read-zeroes=on', '--export',
             'fuse,id=e,node-name=n,mountpoint=mnt'])
         running.until(lambda: running.ended() or running.is_up())
+        mounter = mounter_of(running.process.pid)
+        if mounter:                     # or else it would remove the mount
+            os.kill(mounter, signal.SIGKILL)
         running.process.kill()
         running.process.wait()
         running.process.stdin.close()

@@ -11,10 +11,10 @@ from .daemon import (Export, StorageDaemon, check_transport, export_option,
 from .env import QEMU_IMG_PROG, TEST_DIR
 from .faults import check_cut_off, check_flushed
 from .host import (FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate,
-                   is_mountpoint, umount)
+                   is_mountpoint)
 from .load import loaded
 from .process import qemu_img, qemu_io, run
-from .testing import TestFailure, log
+from .testing import TestFailure, log, wait_for
 
 __all__ = ['make_qcow2', 'check_qcow2', 'to_raw', 'qcow2_exported',
            'qcow2_end_under_load', 'qcow2_kinds']
@@ -146,8 +146,10 @@ def one_round(image, number, size, mountpoint):
         check_cut_off(load)
     finally:
         qsd.kill()
-        if is_mountpoint(mountpoint) and number == signal.SIGKILL:
-            umount(mountpoint, lazy=True)
+    wait_for(lambda: not is_mountpoint(mountpoint), 'the mount to go')
+    # A dead process's ring, and with it the image, is let go a moment later.
+    wait_for(lambda: run(QEMU_IMG_PROG, 'info', image, check=False)
+             .returncode == 0, 'the image to be free')
     return load
 
 
