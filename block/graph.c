@@ -208,7 +208,10 @@ BdrvChild *coroutine_fn bdrv_co_attach_edge(BlockDriverState *bs,
         g_free(child);
         return NULL;
     }
-    bdrv_co_drained_begin_locked(bs);
+    /* A new user has no requests, and the others' do not look at him. */
+    if (parent) {
+        bdrv_co_drained_begin_locked(bs);
+    }
     TAILQ_INSERT_HEAD(&bs->parents, child, next_parent);
     if (parent) {
         TAILQ_INSERT_TAIL(&parent->children, child, next);
@@ -226,7 +229,9 @@ BdrvChild *coroutine_fn bdrv_co_attach_edge(BlockDriverState *bs,
         bdrv_co_detach_edge(child);
         child = NULL;
     }
-    bdrv_drained_end(bs);
+    if (parent) {
+        bdrv_drained_end(bs);
+    }
     if (!child) {
         /* The caller has a reference: this is not the last one. */
         bs->refcnt--;
@@ -238,8 +243,17 @@ void coroutine_fn bdrv_co_detach_edge(BdrvChild *child)
 {
     BlockDriverState *bs = child->bs;
     BlockDriverState *parent = child->parent;
+    BlockBackend *blk = child->blk;
+    bool drain;
 
-    bdrv_co_drained_begin_locked(bs);
+    /* A user who has no request inside can go without the others' waiting. */
+    if (!parent) {
+        blk_quiesce(blk);
+    }
+    drain = parent || blk_in_flight(blk) > 0;
+    if (drain) {
+        bdrv_co_drained_begin_locked(bs);
+    }
     bdrv_drain_detach(child);
     TAILQ_REMOVE(&bs->parents, child, next_parent);
     if (parent) {
@@ -253,7 +267,12 @@ void coroutine_fn bdrv_co_detach_edge(BdrvChild *child)
         }
     }
     bdrv_co_relax_perms(bs);
-    bdrv_drained_end(bs);
+    if (drain) {
+        bdrv_drained_end(bs);
+    }
+    if (!parent) {
+        blk_unquiesce(blk);
+    }
     g_free(child->name);
     g_free(child);
 }
