@@ -312,7 +312,8 @@ int main(int argc, char **argv)
     }
     argv[0] = name;
     /* As early as can be: the child must have nothing that is the daemon's. */
-    if (!fuse_mounter_start(argv, state.process.daemonize, &err)) {
+    if (!fuse_mounter_start(argv, state.process.daemonize, options_forget,
+                            &err)) {
         error_prepend(&err, "No exports of type fuse: ");
         warn_report_err(err);
     }

@@ -238,15 +238,18 @@ static void options_handle(const Option *option, const char *arg,
     error_set_location(NULL);
 }
 
-/* The words argv[first..end - 1] as one string. */
+/*
+ * The words argv[first..end - 1] as one string, made at once: a string that
+ * grows leaves copies behind, and there may be a secret in it.
+ */
 static char *options_location(char **argv, int first, int end)
 {
-    g_autoptr(GString) text = g_string_new(argv[first]);
+    char *after = argv[end], *text;
 
-    for (int i = first + 1; i < end; i++) {
-        g_string_append_printf(text, " %s", argv[i]);
-    }
-    return g_string_free(g_steal_pointer(&text), FALSE);
+    argv[end] = NULL;
+    text = g_strjoinv(" ", &argv[first]);
+    argv[end] = after;
+    return text;
 }
 
 static void G_GNUC_NORETURN options_unexpected(const char *word)
@@ -350,6 +353,13 @@ OptionsResult coroutine_fn options_co_run(void)
         option_use_wipe(use);
     }
     return OPTIONS_DONE;
+}
+
+void options_forget(void)
+{
+    for (unsigned i = 0; i < options_pending->len; i++) {
+        option_use_wipe(&g_array_index(options_pending, OptionUse, i));
+    }
 }
 
 void options_cleanup(void)

@@ -29,6 +29,9 @@ typedef enum OptionsResult {
 /* Carry out, in order, the options kept; stops early when the daemon quits. */
 OptionsResult coroutine_fn options_co_run(void);
 
+/* Another process, forked meanwhile, is to know nothing of their secrets. */
+void options_forget(void);
+
 /* Free what options_parse() kept. */
 void options_cleanup(void);
 

@@ -410,7 +410,8 @@ static void G_GNUC_NORETURN mounter_main(pid_t parent)
     _exit(EXIT_SUCCESS);
 }
 
-bool fuse_mounter_start(char **argv, bool quiet, Error **errp)
+bool fuse_mounter_start(char **argv, bool quiet, void (*forget)(void),
+                        Error **errp)
 {
     pid_t parent = getpid(), pid;
     int socks[2];
@@ -432,6 +433,7 @@ bool fuse_mounter_start(char **argv, bool quiet, Error **errp)
         mounter.sock = socks[1];
         mounter_close_others(socks[1], quiet);
         mounter_allow_descriptors();
+        forget();
         mounter_set_name(argv);
         /* No signal to the daemon's group, and no directory, is its own. */
         setsid();

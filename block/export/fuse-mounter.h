@@ -51,10 +51,12 @@ typedef struct FuseMounterReply {
  * Start the mounter: once, in the main thread, before there are other threads,
  * rings, FUSE descriptors and secrets.  The daemon's main thread is the one
  * whose end the mounter acts upon.  With @quiet it has no standard streams.
- * @argv is the program's, which gets another text in the child.  Returns false
- * with an error if it cannot be started.
+ * In the child, @forget is called, for secrets that it has inherited, and
+ * @argv, the program's, gets another text.  Returns false with an error if it
+ * cannot be started.
  */
-bool fuse_mounter_start(char **argv, bool quiet, Error **errp);
+bool fuse_mounter_start(char **argv, bool quiet, void (*forget)(void),
+                        Error **errp);
 
 /*
  * [main] The daemon's end of the socket, non-blocking, to receive from; and the
