@@ -24,6 +24,9 @@
 #include "util/aio.h"
 #include "util/own-mounts.h"
 
+/* FORCE aborts the connection, as writing to its "abort" does. */
+#define FUSE_UMOUNT_FLAGS (MNT_FORCE | MNT_DETACH)
+
 #define FUSE_DEVICE "/dev/fuse"
 #define FUSECTL "/sys/fs/fuse/connections"
 
@@ -251,7 +254,7 @@ static int fuse_attach_by_program(FuseAttachment *att, int file_fd,
     /* The program looks names up itself: where the place is by now. */
     g_autofree char *path = g_file_read_link(fuse_fd_path(fd_path, file_fd),
                                              NULL);
-    int dev_fd = fusermount_mount(path ? path : att->place.name, all, errp);
+    int dev_fd = fusermount_mount(path ? path : att->path, all, errp);
     int ret = dev_fd < 0 ? 0 : fuse_attach_identify_place(att);
 
     att->by_fusermount = true;
@@ -334,7 +337,7 @@ int fuse_attach(FuseAttachment *att, const char *path, FuseAttachFlags flags,
 {
     int file_fd, dev_fd = -1, ret;
 
-    *att = (FuseAttachment) { .abort_fd = -1 };
+    *att = (FuseAttachment) { .path = g_strdup(path), .abort_fd = -1 };
     ret = fuse_place_open(&att->place, path, &file_fd);
     if (ret == 0) {
         ret = fuse_attach_check_fd(file_fd);
@@ -457,10 +460,10 @@ bool fuse_attach_detach(const FuseAttachment *att)
     if (att->by_fusermount) {
         g_autofree char *name = g_file_read_link(path, NULL);
 
-        fusermount_unmount(name ? name : att->place.name);
-    } else {
-        /* FORCE aborts the connection, as writing to its "abort" does. */
-        umount2(path, MNT_FORCE | MNT_DETACH);
+        fusermount_unmount(name ? name : att->path);
+    } else if (umount2(path, FUSE_UMOUNT_FLAGS) < 0 && errno == ENOENT) {
+        /* /proc is not mounted: by the name, as it leads there now. */
+        umount2(att->path, FUSE_UMOUNT_FLAGS | UMOUNT_NOFOLLOW);
     }
     close(fd);
     return true;
@@ -485,4 +488,5 @@ void fuse_attach_close(FuseAttachment *att)
     att->abort_fd = -1;
     fuse_attach_unreserve(att);
     fuse_place_close(&att->place);
+    g_clear_pointer(&att->path, g_free);
 }

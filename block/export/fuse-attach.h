@@ -15,6 +15,7 @@
 #include "util/error.h"
 
 typedef struct FuseAttachment {
+    char *path;                 /* what was asked for */
     FusePlace place;
     char *key;                  /* of the place, which is taken */
     FuseIdentity identity;

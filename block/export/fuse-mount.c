@@ -320,7 +320,9 @@ int coroutine_fn fuse_mount_co_probe(const FuseMount *mount)
 static int fuse_mount_end_here(void *opaque)
 {
     const FuseMount *mount = opaque;
-    FuseAttachment att = { .by_fusermount = mount->by_fusermount };
+    FuseAttachment att = {
+        .path = mount->path, .by_fusermount = mount->by_fusermount,
+    };
     int fd;
 
     /*
