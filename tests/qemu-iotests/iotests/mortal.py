@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from .daemon import StorageDaemon, export_option, iothread_options
-from .env import TEST_DIR, TIMEOUT_FACTOR
+from .env import SANITIZED, TEST_DIR, TIMEOUT_FACTOR
 from .faults import export_arguments
 from .host import is_mountpoint, make_image
 from .load import in_request
@@ -17,7 +17,9 @@ from .testing import TestFailure, errno_name, log, wait_for
 __all__ = ['end_at_random', 'Clients', 'check_gone']
 
 NEVER_NS = 10 ** 15
-KILLS = (signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
+# A sanitizer would take the crashes for its own business.
+KILLS = (signal.SIGKILL,) if SANITIZED else (
+    signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
 END_SECONDS = 2
 CUT_OFF = {'ENOTCONN', 'ECONNABORTED', 'EIO', 'ENODEV', 'ECANCELED'}
 
