@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The daemon's death at random moments, and what must not be left of it."""
 
+import contextlib
 import os
 import random
 import signal
@@ -28,16 +29,18 @@ class Clients:
     """Processes that read and write a file until it fails."""
 
     def __init__(self, path, count=2):
-        self.pids = [self.start(path, number) for number in range(count)]
+        # Opened here: a client that is late would find the mount point.  And
+        # closed at the end: until then nobody answers that, either.
+        self.fd = os.open(path, os.O_RDWR)
+        self.pids = [self.start(self.fd, number) for number in range(count)]
 
-    def start(self, path, number):
+    def start(self, fd, number):
         pid = os.fork()
         if pid:
             return pid
         status = 0
         try:
             signal.alarm(int(120 * TIMEOUT_FACTOR))
-            fd = os.open(path, os.O_RDWR)
             while True:
                 if number % 2:
                     os.pread(fd, 4096, number * 4096)
@@ -64,6 +67,8 @@ class Clients:
             return done
         for pid in self.pids:
             wait_for(lambda: ended(pid), 'a client to end', timeout=timeout)
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
 
 
 def check_gone(qsd, mounter, points):
