@@ -268,7 +268,10 @@ static int coroutine_fn co_write_padded(BlockDriverState *bs, int64_t offset,
         track_end(&req);
         track_co_begin(bs, &req, start, INT64_MAX, true);
     }
-    ret = co_write_bounced(bs, offset, bytes, qiov, flags);
+    ret = bdrv_check_end(bs, offset + bytes);
+    if (ret >= 0) {
+        ret = co_write_bounced(bs, offset, bytes, qiov, flags);
+    }
     if (ret >= 0) {
         bdrv_note_write(bs, offset + bytes);
         ret = co_trim(bs, end);
@@ -290,6 +293,11 @@ int coroutine_fn bdrv_co_do_pwritev(BlockDriverState *bs, int64_t offset,
     }
 
     track_co_begin(bs, &req, offset, offset + bytes, false);
+    ret = bdrv_check_end(bs, offset + bytes);
+    if (__builtin_expect(ret < 0, 0)) {
+        track_end(&req);
+        return ret;
+    }
     if (!qiov_fits(bs, qiov)) {
         ret = co_write_bounced(bs, offset, bytes, qiov, flags);
     } else if (bytes > piece_max(bs, BDRV_REQUEST_MAX_BYTES)) {

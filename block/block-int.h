@@ -601,6 +601,15 @@ void coroutine_fn track_co_begin_to_end(BlockDriverState *bs,
 void track_end(TrackedRequest *req);
 
 /*
+ * 0 or -errno: may be written up to @end?  Asked again once a write is tracked,
+ * when the length stays: it may have waited for who has cut the disk.
+ */
+static inline int bdrv_check_end(const BlockDriverState *bs, int64_t end)
+{
+    return end > bdrv_getlength(bs) && !bs->drv->can_grow ? -EIO : 0;
+}
+
+/*
  * block/align.c: checked requests of drivers that are not passthrough, cut,
  * padded and bounced as the driver needs.
  */

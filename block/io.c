@@ -131,10 +131,7 @@ static int check_write(BlockDriverState *bs, int64_t offset, int64_t bytes)
     if (bs->read_only) {
         return -EPERM;
     }
-    if (offset + bytes > bdrv_getlength(bs) && !bs->drv->can_grow) {
-        return -EIO;
-    }
-    return 0;
+    return bdrv_check_end(bs, offset + bytes);
 }
 
 /*
@@ -196,7 +193,10 @@ static int coroutine_fn co_write_compressed(BlockDriverState *bs,
         note_passed_on(bs, offset + bytes);
     } else if (bs->drv->bdrv_co_pwritev_compressed) {
         track_co_begin_to_end(bs, &req, offset, offset + bytes);
-        ret = bs->drv->bdrv_co_pwritev_compressed(bs, offset, bytes, qiov);
+        ret = bdrv_check_end(bs, offset + bytes);
+        if (ret >= 0) {
+            ret = bs->drv->bdrv_co_pwritev_compressed(bs, offset, bytes, qiov);
+        }
         if (ret >= 0) {
             bdrv_note_write(bs, offset + bytes);
         }
@@ -528,7 +528,7 @@ int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset,
     if (ret >= 0 && offset > old && (flags & BDRV_REQ_ZERO_WRITE)
         && !(bs->drv->supported_truncate_flags & BDRV_REQ_ZERO_WRITE)) {
         ret = co_zero_new(bs, old, offset, errp);
-        if (ret < 0) {
+        if (ret < 0 && bdrv_getlength(bs) == offset) {
             const CoCancel *cancel = coroutine_set_cancel(NULL);
 
             co_truncate(bs, old, old, PREALLOC_MODE_OFF, 0, NULL);

@@ -61,9 +61,12 @@ static int coroutine_fn co_drv_zeroes(BlockDriverState *bs, int64_t offset,
     }
     track_co_begin_to_end(bs, &req, offset, offset + bytes);
     bdrv_debug_event(bs, BLKDBG_PWRITEV_ZERO);
-    ret = bs->drv->bdrv_co_pwrite_zeroes(
-        bs, offset, bytes,
-        flags & (bs->drv->supported_zero_flags | BDRV_REQ_GIVE_BACK));
+    ret = bdrv_check_end(bs, offset + bytes);
+    if (ret >= 0) {
+        ret = bs->drv->bdrv_co_pwrite_zeroes(
+            bs, offset, bytes,
+            flags & (bs->drv->supported_zero_flags | BDRV_REQ_GIVE_BACK));
+    }
     if (ret >= 0) {
         bdrv_note_write(bs, offset + bytes);
     }

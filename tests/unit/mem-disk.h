@@ -53,6 +53,15 @@ mem_check(BlockDriverState *bs, int64_t offset, int64_t bytes,
     }
 }
 
+/* For writes: nothing comes behind the end, wherever that is by now. */
+static inline void
+mem_check_end(const BlockDriverState *bs, int64_t end)
+{
+    int64_t len = bdrv_align_up(bdrv_getlength(bs), bs->bl.request_alignment);
+
+    g_assert_true(bs->drv->can_grow || end <= len);
+}
+
 static inline int coroutine_fn
 mem_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
               QEMUIOVector *qiov, BdrvRequestFlags flags)
@@ -70,6 +79,7 @@ mem_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
                QEMUIOVector *qiov, BdrvRequestFlags flags)
 {
     mem_check(bs, offset, bytes, qiov);
+    mem_check_end(bs, offset + bytes);
     mem_co_delay();
     if (mem.write_ret) {
         return mem.write_ret;
@@ -90,6 +100,7 @@ mem_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                      BdrvRequestFlags flags)
 {
     mem_check(bs, offset, bytes, NULL);
+    mem_check_end(bs, offset + bytes);
     mem_co_delay();
     if (mem.zeroes_ret) {
         return mem.zeroes_ret;

@@ -278,19 +278,26 @@ static void coroutine_fn co_resizer(void *opaque)
             int ret;
 
             qemu_iovec_init_buf(&qiov, buf, g_rand_int_range(rand, 1, 5000));
-            ret = blk_co_pwritev(r->blk, at, &qiov, 0);
+            ret = r->seed % 4 ? blk_co_pwrite_zeroes(r->blk, at, qiov.size, 0)
+                              : blk_co_pwritev(r->blk, at, &qiov, 0);
             g_assert_true(ret == 0 || ret == -EIO);
         }
         blk_end_request(r->blk);
     }
 }
 
+/* With @opaque, writes don't make the disk longer. */
 static void coroutine_fn test_resize_race(void *opaque)
 {
     BlockBackend *blk = co_mem_user(picky, "");
     BlockTestGang *gang = block_test_gang_new();
+    BlockDriver fixed = bdrv_mem;
     Resizer resizers[6];
 
+    fixed.can_grow = false;
+    if (opaque) {
+        blk_bs(blk)->drv = &fixed;
+    }
     for (int i = 0; i < 6; i++) {
         resizers[i] = (Resizer) { blk, i };
         block_test_gang_start(gang, i, co_resizer, &resizers[i]);
@@ -307,6 +314,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     image = node_test_scratch(g_get_tmp_dir(), DISK_SIZE);
     block_test_add("/block-race/resize", test_resize_race, NULL);
+    block_test_add("/block-race/cut", test_resize_race, &(bool) { true });
     block_test_add("/block-race/whole-and-part", test_whole_and_part, NULL);
     block_test_add("/block-race/hammer/picky", test_hammer_mem,
                    (void *)&picky);
