@@ -206,9 +206,11 @@ static int coroutine_fn co_raise(BlockDriverState *bs, const uint64_t *l1,
     if (ret < 0 && w.done) {
         Walk undo = { .bs = bs, .s = s, .co_visit = co_lower_range,
                       .limit = w.done };
+        const CoCancel *cancel = coroutine_set_cancel(NULL);
 
         co_walk_l1(&undo, l1, n);
         qcow2_co_settle(bs);
+        coroutine_set_cancel(cancel);
     }
     return ret;
 }
@@ -517,6 +519,29 @@ static int64_t coroutine_fn co_write_snapshot_l1(BlockDriverState *bs,
     return qcow2_co_write_new(bs, buf, (uint64_t)n * 8);
 }
 
+/*
+ * What the snapshot shares is not shared any more.  Nothing leads to it; or,
+ * where the header may, all leaks.  Returns if the dirty bit is to stay.
+ */
+static bool coroutine_fn co_undo_create(BlockDriverState *bs,
+                                        const Qcow2Snapshot *sn)
+{
+    BDRVQcow2State *s = bs->opaque;
+    g_autofree uint64_t *l1 = copy_active_l1(s, sn->l1_size);
+    const CoCancel *cancel = coroutine_set_cancel(NULL);
+    int ret = -EIO;
+
+    if (!qcow2_header_unsure(s)) {
+        ret = co_drop(bs, l1, sn->l1_size, sn->l1_table_offset,
+                      QCOW2_DISCARD_OTHER);
+    }
+    if (ret >= 0) {
+        ret = co_mark_active(bs);
+    }
+    coroutine_set_cancel(cancel);
+    return ret < 0;
+}
+
 /* Everything but the table; *@half: the dirty bit is to stay. */
 static int coroutine_fn co_create(BlockDriverState *bs, Qcow2Snapshot *sn,
                                   bool *half)
@@ -540,7 +565,7 @@ static int coroutine_fn co_create(BlockDriverState *bs, Qcow2Snapshot *sn,
         return ret;
     }
     ret = co_mark_active(bs);
-    *half = ret < 0;
+    *half = ret < 0 && co_undo_create(bs, sn);
     return ret;
 }
 
@@ -575,10 +600,9 @@ bool coroutine_fn qcow2_co_snapshot_create(BlockDriverState *bs,
     ret = qcow2_co_write_snapshots(bs, s->snapshots, s->nb_snapshots + 1,
                                    errp);
     if (ret < 0) {
-        /* What it reaches has leaked. */
         g_free(sn.id_str);
         g_free(sn.name);
-        return co_end(bs, ret, true, NULL);
+        return co_end(bs, ret, co_undo_create(bs, &sn), NULL);
     }
     s->nb_snapshots++;
     return co_end(bs, 0, false, errp);
@@ -593,6 +617,7 @@ bool coroutine_fn qcow2_co_snapshot_delete(BlockDriverState *bs,
     BDRVQcow2State *s = bs->opaque;
     int i = find(s, id, name), ret;
     g_autofree uint64_t *l1 = NULL;
+    const CoCancel *cancel;
     Qcow2Snapshot sn;
 
     if (i < 0 || (!id && !name)) {
@@ -615,18 +640,21 @@ bool coroutine_fn qcow2_co_snapshot_delete(BlockDriverState *bs,
         memmove(&s->snapshots[i + 1], &s->snapshots[i],
                 (s->nb_snapshots - i - 1) * sizeof(sn));
         s->snapshots[i] = sn;
-        return co_end(bs, ret, true, NULL);
+        return co_end(bs, ret, qcow2_header_unsure(s), NULL);
     }
     s->nb_snapshots--;
     g_free(sn.id_str);
     g_free(sn.name);
     g_free(sn.unknown_extra_data);
 
+    /* It is gone; what has been its goes, too. */
+    cancel = coroutine_set_cancel(NULL);
     ret = co_drop(bs, l1, sn.l1_size, sn.l1_table_offset,
                   QCOW2_DISCARD_SNAPSHOT);
     if (ret >= 0) {
         ret = co_mark_active(bs);
     }
+    coroutine_set_cancel(cancel);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to free the snapshot's clusters");
     }
@@ -740,6 +768,7 @@ bool coroutine_fn qcow2_co_snapshot_apply(BlockDriverState *bs,
     BDRVQcow2State *s = bs->opaque;
     int i = find(s, id_or_name, NULL), ret;
     g_autofree uint64_t *l1 = NULL;
+    const CoCancel *cancel;
     bool half = false;
     uint32_t n;
 
@@ -757,7 +786,10 @@ bool coroutine_fn qcow2_co_snapshot_apply(BlockDriverState *bs,
     if (!l1) {
         return co_end(bs, -EIO, false, NULL);
     }
+    /* Half of it helps nobody. */
+    cancel = coroutine_set_cancel(NULL);
     ret = co_apply(bs, l1, n, s->snapshots[i].disk_size, &half);
+    coroutine_set_cancel(cancel);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Failed to load snapshot");
     }

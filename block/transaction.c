@@ -61,6 +61,7 @@ static void end(TransactionItem *it)
 static void coroutine_fn co_run(TransactionItem *items, unsigned n,
                                 Error **errp)
 {
+    const CoCancel *cancel;
     unsigned done = 0;
     bool ok = true;
 
@@ -68,6 +69,8 @@ static void coroutine_fn co_run(TransactionItem *items, unsigned n,
     for (; done < n && ok; done += ok) {
         ok = items[done].ops->co_prepare(&items[done], errp);
     }
+    /* All or nothing: either way it comes to its end. */
+    cancel = coroutine_set_cancel(NULL);
     for (unsigned i = 0; i < n && ok; i++) {
         if (items[i].ops->co_commit) {
             Error *err = NULL;
@@ -88,6 +91,7 @@ static void coroutine_fn co_run(TransactionItem *items, unsigned n,
     for (unsigned i = 0; i < n; i++) {
         end(&items[i]);
     }
+    coroutine_set_cancel(cancel);
     bdrv_graph_unlock();
 }
 

@@ -6,6 +6,9 @@
  * left, each one alone and with all that follow.  Somebody gets an error;
  * what is in the file then has leaks at most, and shows what was there before
  * or what is to be there afterwards; and when it is tried again, it succeeds.
+ *
+ * The same for work that is given up wherever it may be: that leaves no leak,
+ * either.
  */
 #include <string.h>
 #include <unistd.h>
@@ -164,7 +167,7 @@ static void coroutine_fn disk_co_close(void)
 
 typedef enum {
     PLAIN, EXTENDED, LAZY, DIRTY, LEAKS, REFCOUNTS, COPIED, REBUILD, SNAPSHOTS,
-    EMPTY, IMAGES,
+    FILLED_14, FILLED_15, EMPTY, IMAGES,
 } Image;
 
 static GByteArray *images[IMAGES];
@@ -198,6 +201,30 @@ static void copy_image(Image i, TestImage *im, const char *dir)
     images[i] = im->bytes;
 }
 
+/*
+ * The first free cluster is number @first of 16: the search for such asks if it
+ * is to go on at each 16th.
+ */
+static void fill_image(Image i, unsigned first, const char *dir)
+{
+    TestImage im;
+    const uint8_t *block;
+    uint64_t old, end;
+
+    copy_image(i, &im, dir);
+    old = im.bytes->len / 4096;
+    end = (old | 15) + 1 + first;
+    block = im.bytes->data + test_image_refblock(&im);
+    for (uint64_t c = 0; c < end; c++) {
+        if (!block[2 * c] && !block[2 * c + 1]) {
+            test_image_set_refcount(&im, c, 1);
+        }
+    }
+    test_image_append(&im, (end - old) * 4096);
+    /* Nor does the old table of snapshots become free. */
+    test_image_set_refcount(&im, im.h.snapshots_offset / 4096, 2);
+}
+
 static void make_images(void)
 {
     g_autofree char *dir = image_test_folder("qsd-faults");
@@ -222,6 +249,8 @@ static void make_images(void)
     test_image_set(&im, at, test_image_get(&im, at) ^ QCOW2_OFLAG_COPIED);
     at = im.h.l1_table_offset;
     test_image_set(&im, at, test_image_get(&im, at) ^ QCOW2_OFLAG_COPIED);
+    fill_image(FILLED_14, 14, dir);
+    fill_image(FILLED_15, 15, dir);
     copy_image(REBUILD, &im, dir);
     test_image_set(&im, im.h.refcount_table_offset, 0);
     copy_image(SNAPSHOTS, &im, dir);
@@ -390,6 +419,27 @@ static bool coroutine_fn co_shrink(Error **errp)
     return co_resize(60 * KiB, PREALLOC_MODE_OFF, errp);
 }
 
+/* Nothing is left of it, whatever ends it. */
+static bool coroutine_fn co_abort(Error **errp)
+{
+    QObject *obj = qobject_from_json(
+        "{'actions': [{'type': 'blockdev-snapshot-internal-sync', 'data': "
+        "{'device': 'node', 'name': 'third'}}, {'type': 'abort', 'data': "
+        "{}}]}", NULL);
+    g_autoptr(QmpTransactionArg) arg = qapi_from_qobject(
+        &qapi_type_QmpTransactionArg, obj, false, NULL);
+    Error *err = NULL;
+    bool ok;
+
+    qobject_unref(obj);
+    qmp_transaction(arg, &err);
+    g_assert_nonnull(err);
+    g_assert_false(is_created());
+    ok = strstr(error_get_pretty(err), "Abort action");
+    error_propagate(ok ? NULL : errp, err);
+    return ok;
+}
+
 static bool coroutine_fn co_check_fix(int fix, Error **errp)
 {
     BdrvCheckResult res = { 0 };
@@ -473,6 +523,12 @@ static const Op ops[] = {
     { "repair/snapshots", SNAPSHOTS, co_repair, .is_broken = true },
     { "create", EMPTY, co_create_plain, .makes_node = true },
     { "create/metadata", EMPTY, co_create_metadata, .makes_node = true },
+};
+
+/* The same where the last search for a cluster asks before it is done. */
+static const Op only_given_up[] = {
+    { "given-up/snapshot", FILLED_15, co_create_snapshot, is_created },
+    { "given-up/abort", FILLED_14, co_abort },
 };
 
 /* ---- the judgement ---- */
@@ -622,9 +678,72 @@ static bool coroutine_fn co_try(const Op *op, unsigned fail_at, bool once,
     return hit;
 }
 
+/* ---- work that is given up ---- */
+
+typedef struct Cancel {
+    CoCancel cancel;            /* first: the callback casts */
+    unsigned n;                 /* how often it may go on */
+    bool hit;
+} Cancel;
+
+static bool is_cancelled(const CoCancel *cancel)
+{
+    Cancel *c = (Cancel *)cancel;
+
+    c->hit |= c->n == 0;
+    c->n -= !c->hit;
+    return c->hit;
+}
+
+/* It is given up when it asks for the @n-th time; false if it does not. */
+static bool coroutine_fn co_try_cancelled(const Op *op, unsigned n,
+                                          const GByteArray *before,
+                                          const GByteArray *after)
+{
+    g_autoptr(GByteArray) now = NULL;
+    Cancel cancel = { { is_cancelled }, n, false };
+    BdrvCheckResult old, res;
+    Error *err = NULL;
+    bool is_done, ok;
+
+    disk_co_open(images[op->image], UINT_MAX, false);
+    g_assert_true(co_open("", NULL));
+    g_assert_cmpint(bdrv_co_check(node, &old, 0, NULL, NULL), ==, 0);
+    coroutine_set_cancel(&cancel.cancel);
+    ok = op->co_run(&err);
+    coroutine_set_cancel(NULL);
+    g_assert_true(cancel.hit || ok);
+    error_free(err);
+    g_assert_cmpint(bdrv_co_check(node, &res, 0, NULL, NULL), ==, 0);
+    g_assert_cmpint(res.corruptions + res.check_errors, ==, 0);
+    g_assert_cmpint(res.leaks, <=, old.leaks);
+    co_close();
+    g_assert_false(is_dirty());
+    now = co_look(op, true, &is_done);
+    g_assert_true(ok ? same(now, after) && is_done == !!op->is_done
+                     : may_be(op, now, before, after));
+    disk_co_close();
+    return cancel.hit;
+}
+
+static void coroutine_fn co_test_cancelled(const Op *op,
+                                           const GByteArray *before,
+                                           const GByteArray *after)
+{
+    unsigned n = 0;
+
+    while (co_try_cancelled(op, n, before, after)) {
+        g_test_message("%s: given up at %u", op->name, n);
+        n += 1 + n / 16;
+    }
+}
+
+/* ---- tests ---- */
+
 static void coroutine_fn co_test(void *opaque)
 {
     const Op *op = opaque;
+    bool may_fail = op >= ops && op < ops + G_N_ELEMENTS(ops);
     g_autoptr(GByteArray) before = NULL, after = NULL;
     bool is_done;
 
@@ -635,7 +754,10 @@ static void coroutine_fn co_test(void *opaque)
     after = co_look(op, true, &is_done);
     g_assert_nonnull(after);
     disk_co_close();
-    for (int way = 0; way < 3; way++) {
+    if (!op->makes_node && !op->is_broken) {
+        co_test_cancelled(op, before, after);
+    }
+    for (int way = 0; may_fail && way < 3; way++) {
         unsigned n = way % STEP;
 
         while (co_try(op, n, way == 1, way == 2, before, after)) {
@@ -658,6 +780,10 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < G_N_ELEMENTS(ops); i++) {
         block_test_add_one(AIO_BACKEND_EPOLL, co_test, &ops[i],
                            "/qcow2/faults/%s", ops[i].name);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(only_given_up); i++) {
+        block_test_add_one(AIO_BACKEND_EPOLL, co_test, &only_given_up[i],
+                           "/qcow2/faults/%s", only_given_up[i].name);
     }
     status = g_test_run();
     for (Image i = 0; i < IMAGES; i++) {
