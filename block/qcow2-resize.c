@@ -607,6 +607,7 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset,
                                    BdrvRequestFlags flags, Error **errp)
 {
     int64_t old = bdrv_getlength(bs);
+    const CoCancel *cancel;
     int ret = check_resize(bs, offset, prealloc, errp);
 
     if (ret < 0 || offset == old) {
@@ -623,16 +624,21 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset,
         }
         if (ret < 0) {
             /* Cancelled or not, this comes to its end. */
-            const CoCancel *cancel = coroutine_set_cancel(NULL);
-
+            cancel = coroutine_set_cancel(NULL);
             co_undo_growth(bs, old, offset);
             coroutine_set_cancel(cancel);
         }
         return ret;
     }
+    /* So does this: half of it would be data lost from a disk as long. */
+    cancel = coroutine_set_cancel(NULL);
     ret = co_shrink(bs, old, offset, errp);
     if (ret >= 0) {
         ret = co_write_size(bs, offset, errp);
     }
-    return ret < 0 ? ret : co_finish_shrinking(bs, offset, errp);
+    if (ret >= 0) {
+        ret = co_finish_shrinking(bs, offset, errp);
+    }
+    coroutine_set_cancel(cancel);
+    return ret;
 }

@@ -185,14 +185,6 @@ static int64_t coroutine_fn co_skip(BlockDriverState *bs, int64_t offset,
     return ext.bytes;
 }
 
-/* Between steps.  Who has reserved all is shrinking, and does not stop half. */
-static int coroutine_fn co_go_on(bool more, bool may_stop)
-{
-    int ret = more ? aio_co_yield_fair() : 0;
-
-    return may_stop ? ret : 0;
-}
-
 /* Whole clusters, each part reserved while it changes. */
 static int coroutine_fn co_change(BlockDriverState *bs, int64_t offset,
                                   int64_t bytes, Change change,
@@ -219,7 +211,7 @@ static int coroutine_fn co_change(BlockDriverState *bs, int64_t offset,
         if (skip > 0) {
             qcow2_leave(s, epoch);
             offset += skip;
-            ret = co_go_on(offset < end, reserve);
+            ret = offset < end ? aio_co_yield_fair() : 0;
             continue;
         }
         if (reserve) {
@@ -238,7 +230,7 @@ static int coroutine_fn co_change(BlockDriverState *bs, int64_t offset,
             ret = qcow2_co_writeback(bs);
         }
         if (ret >= 0) {
-            ret = co_go_on(offset < end, reserve);
+            ret = offset < end ? aio_co_yield_fair() : 0;
         }
     }
     if (ret >= 0
@@ -427,7 +419,7 @@ static int coroutine_fn co_zero_raw(BlockDriverState *bs, int64_t offset,
         offset += ext.bytes;
         bytes -= ext.bytes;
         if (ret >= 0) {
-            ret = co_go_on(bytes > 0, true);
+            ret = bytes > 0 ? aio_co_yield_fair() : 0;
         }
     }
     return ret;

@@ -440,6 +440,16 @@ static bool coroutine_fn co_abort(Error **errp)
     return ok;
 }
 
+/* The tables are shared, so shrinking takes clusters; it is never given up. */
+static bool coroutine_fn co_shrink_shared(Error **errp)
+{
+    if (!co_create_snapshot(errp)) {
+        return false;
+    }
+    g_assert_true(co_shrink(errp));
+    return true;
+}
+
 static bool coroutine_fn co_check_fix(int fix, Error **errp)
 {
     BdrvCheckResult res = { 0 };
@@ -529,6 +539,7 @@ static const Op ops[] = {
 static const Op only_given_up[] = {
     { "given-up/snapshot", FILLED_15, co_create_snapshot, is_created },
     { "given-up/abort", FILLED_14, co_abort },
+    { "given-up/shrink", FILLED_14, co_shrink_shared, is_created },
 };
 
 /* ---- the judgement ---- */
