@@ -5,6 +5,11 @@ use the files and vanish.
 All share a handful of names, so that they are in each other's way all the
 time.  Commands may well fail; each must be answered, in order, and the daemon
 must live, and end as it should.
+
+Images of the names SPOILT are opened without locks, written to by clients,
+cut and formatted anew, whatever they are to others at the time: a qcow2 node
+on one may find it corrupt.  Those of QCOW2 are qcow2 nodes' only, and whole at
+the end.
 """
 
 import json
@@ -26,6 +31,8 @@ MIB = 1 << 20
 MONITORS = 3
 CLIENTS = 3
 SIZE = 4 * MIB
+SPOILT = ['image0', 'image3']
+QCOW2 = ['image1', 'image2']
 
 
 def names(prefix, count):
@@ -65,11 +72,11 @@ class Commands:
     def node(self):
         return self.name('node', 4)
 
-    def file(self, *images):
-        image = self.pick(*images or names('image', 4))
-        return {'driver': 'file', 'filename': str(TEST_DIR / image),
+    def file(self, images, *locking):
+        return {'driver': 'file',
+                'filename': str(TEST_DIR / self.pick(*images)),
                 'read-only': self.pick(False, False, False, True),
-                'locking': self.pick('off', 'auto')}
+                'locking': self.pick(*locking)}
 
     def child(self, depth):
         if depth == 0 or self.random.random() < 0.3:
@@ -83,7 +90,7 @@ class Commands:
         driver = self.pick('file', 'file', 'qcow2', 'qcow2', 'raw', 'throttle',
                            'null-co', 'blkdebug')
         if driver == 'file':
-            return self.file()
+            return self.file(SPOILT, 'off', 'auto')
         if driver == 'null-co':
             return {'driver': driver, 'size': self.pick(0, MIB, SIZE),
                     'latency-ns': self.pick(0, MIB)}
@@ -92,7 +99,7 @@ class Commands:
             return {**options, 'image': self.child(depth)}
         options['file'] = self.child(depth)
         if driver == 'qcow2' and self.random.random() < 0.7:
-            options['file'] = self.file('image1', 'image2')
+            options['file'] = self.file(QCOW2, 'auto')    # of no name
         if driver == 'throttle':
             options['throttle-group'] = self.name('group', 2)
         elif driver == 'qcow2' and self.random.random() < 0.3:
@@ -336,17 +343,34 @@ class Clients:
 
 
 def make_files():
-    for name in names('image', 4):
+    for name in SPOILT:
         make_image(name, SIZE)
-    for name in names('image', 4)[1:3]:
+    for name in QCOW2:
         qsd_img('create', '-q', '-f', 'qcow2', TEST_DIR / name, str(SIZE))
     for name in names('mnt', 4):
         (TEST_DIR / name).touch()
 
 
+def check_files():
+    for name in QCOW2:
+        qsd_img('check', '-q', '-f', 'qcow2', TEST_DIR / name)
+
+
 def make_seed():
     return os.environ.get('QMP_STORM_SEED') \
         or str(int.from_bytes(os.urandom(4), 'little'))
+
+
+class StormDaemon(StorageDaemon):
+    """It has to say, by status 1, what it could not write to a spoilt image."""
+
+    def stop(self, number=signal.SIGTERM, timeout=30, status=0):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        if self.wait(timeout) == 1 and \
+                'Marking image as corrupt' in self.stderr():
+            status = 1
+        super().stop(number, timeout, status)
 
 
 def daemon_and_peers(seed, count):
@@ -359,8 +383,8 @@ def daemon_and_peers(seed, count):
     for i, path in enumerate(paths):
         args += ['--chardev', f'socket,id=storm{i},path={path},server=on,'
                  'wait=off', '--monitor', f'storm{i}']
-    return StorageDaemon(*args), [Peer(path, f'{seed} {i}', count)
-                                  for i, path in enumerate(paths)]
+    return StormDaemon(*args), [Peer(path, f'{seed} {i}', count)
+                                for i, path in enumerate(paths)]
 
 
 def storm(count):
@@ -390,6 +414,7 @@ def storm(count):
                         {'qemu', 'package'})
             clients.fill()              # it ends while they are at it
         check_equal('left mounted', left_mounts(), [])
+        check_files()
     except (TestFailure, OSError, EOFError) as err:
         raise TestFailure(f'{err} (QMP_STORM_SEED={seed})') from err
     finally:
@@ -418,6 +443,7 @@ def end_in_storm(rounds):
             for peer in peers:
                 peer.join()
             check_equal('left mounted', left_mounts(), [])
+            check_files()
             clients.kill(1)
     except (TestFailure, OSError) as err:
         raise TestFailure(f'{err} (QMP_STORM_SEED={seed})') from err
