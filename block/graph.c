@@ -486,7 +486,7 @@ static char *full_name(BlockDriverState *bs)
     g_autoptr(QDict) opts = full_options(bs, &left);
     g_autoptr(GString) name = g_string_new("json:");
 
-    qobject_append_json(name, QOBJECT(opts), false, SIZE_MAX);
+    qobject_append_json(name, QOBJECT(opts), NULL, SIZE_MAX);
     if (name->len > NAME_MAX_CHARS) {
         g_string_truncate(name, NAME_MAX_CHARS - strlen("..."));
         g_string_append(name, "...");

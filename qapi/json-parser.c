@@ -208,17 +208,18 @@ static char *parse_string(JSONParser *parser)
     g_autoptr(GString) out = g_string_sized_new(token->len);
 
     while (p < end) {
-        const char *start = p;
+        const char *run = p;
 
-        if (*p == '\\') {
-            p++;
-            if (!parse_escape(parser, &p, end, out)) {
+        while (p < end && *p != '\\') {
+            if ((unsigned char)*p < 0x80) {
+                p++;
+            } else if (json_utf8_decode(p, end - p, &p) < 0) {
+                parser_error(parser, "invalid UTF-8 sequence in string");
                 return NULL;
             }
-        } else if (json_utf8_decode(p, end - p, &p) >= 0) {
-            g_string_append_len(out, start, p - start);
-        } else {
-            parser_error(parser, "invalid UTF-8 sequence in string");
+        }
+        g_string_append_len(out, run, p - run);
+        if (p++ < end && !parse_escape(parser, &p, end, out)) {
             return NULL;
         }
     }

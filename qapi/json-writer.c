@@ -14,10 +14,28 @@
 
 #define JSON_MAX_INDENT 32
 
+typedef struct JSONWriter {
+    GString *out;
+    const char *newline;        /* NULL: all on one line */
+    size_t max;
+    bool co;                    /* in a coroutine: others have their turns */
+    unsigned n_steps;
+} JSONWriter;
+
+/* Steps between two looks at the clock. */
+#define JSON_STEPS 256
+
 typedef struct JSONLevel {
     const QObject *container;
     size_t index;               /* of the next entry */
 } JSONLevel;
+
+static void writer_step(JSONWriter *w)
+{
+    if (w->co && ++w->n_steps % JSON_STEPS == 0) {
+        aio_co_yield_fair();
+    }
+}
 
 /* A 16-bit unit as an escape; all of a string may be such. */
 static void append_escape(GString *out, unsigned unit)
@@ -49,17 +67,37 @@ static void append_codepoint(GString *out, int cp)
     }
 }
 
-static void append_string(GString *out, const char *str)
+/* Longest run of characters that are copied at once. */
+#define JSON_RUN 256
+
+/* What is written as it is. */
+static bool is_plain(char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+/* All of it, or as much as fits. */
+static void append_string(JSONWriter *w, const char *str)
 {
     const char *end = str + strlen(str);
 
-    g_string_append_c(out, '"');
-    while (str < end) {
-        int cp = json_utf8_decode(str, end - str, &str);
+    g_string_append_c(w->out, '"');
+    while (str < end && w->out->len <= w->max) {
+        const char *run = str, *run_end = run + MIN(end - run, JSON_RUN);
+        int cp;
 
-        append_codepoint(out, cp < 0 ? 0xfffd : cp);
+        while (str < run_end && is_plain(*str)) {
+            str++;
+        }
+        if (str > run) {
+            g_string_append_len(w->out, run, str - run);
+        } else {
+            cp = json_utf8_decode(str, end - str, &str);
+            append_codepoint(w->out, cp < 0 ? 0xfffd : cp);
+        }
+        writer_step(w);
     }
-    g_string_append_c(out, '"');
+    g_string_append_c(w->out, '"');
 }
 
 static void append_number(GString *out, const QNum *num)
@@ -84,14 +122,16 @@ static void append_number(GString *out, const QNum *num)
 }
 
 /* A scalar, or the opening bracket of a container. */
-static void append_begin(GString *out, const QObject *obj)
+static void append_begin(JSONWriter *w, const QObject *obj)
 {
+    GString *out = w->out;
+
     switch (qobject_type(obj)) {
     case QTYPE_QNUM:
         append_number(out, qobject_to_qnum(obj));
         break;
     case QTYPE_QSTRING:
-        append_string(out, qstring_get(qobject_to_qstring(obj)));
+        append_string(w, qstring_get(qobject_to_qstring(obj)));
         break;
     case QTYPE_QBOOL:
         g_string_append(out, qbool_get(qobject_to_qbool(obj)) ? "true"
@@ -108,91 +148,94 @@ static void append_begin(GString *out, const QObject *obj)
     }
 }
 
-static void append_newline(GString *out, unsigned depth)
+static void append_newline(JSONWriter *w, unsigned depth)
 {
-    g_string_append_c(out, '\n');
-    for (unsigned i = 0; i < MIN(depth, JSON_MAX_INDENT); i++) {
-        g_string_append(out, "    ");
+    if (w->newline) {
+        g_string_append(w->out, w->newline);
+        for (unsigned i = 0; i < MIN(depth, JSON_MAX_INDENT); i++) {
+            g_string_append(w->out, "    ");
+        }
     }
 }
 
-/* Values written between two looks at the clock. */
-#define JSON_STEP 256
-
-/* @co: in a coroutine, which lets others have their turns. */
-static bool append_json(GString *out, const QObject *obj, bool pretty,
-                        size_t max, bool co)
+/* What stands before the entry at @index, its key included. */
+static void append_entry_begin(JSONWriter *w, const QDict *dict, size_t index,
+                               unsigned depth)
 {
-    unsigned n = 0;
+    if (index) {
+        g_string_append(w->out, w->newline ? "," : ", ");
+    }
+    append_newline(w, depth);
+    if (dict) {
+        append_string(w, qdict_key_at(dict, index));
+        g_string_append(w->out, ": ");
+    }
+}
+
+static bool append_json(JSONWriter *w, const QObject *obj)
+{
     g_autoptr(GArray) stack = g_array_new(FALSE, FALSE, sizeof(JSONLevel));
     JSONLevel level = { obj, 0 };
-    size_t start = out->len;
+    size_t start = w->out->len;
 
-    append_begin(out, obj);
+    append_begin(w, obj);
     if (qobject_to_qdict(obj) || qobject_to_qlist(obj)) {
         g_array_append_val(stack, level);
     }
-    while (stack->len && out->len <= max) {
+    while (stack->len && w->out->len <= w->max) {
         JSONLevel *top = &g_array_index(stack, JSONLevel, stack->len - 1);
         const QDict *dict = qobject_to_qdict(top->container);
         const QList *list = qobject_to_qlist(top->container);
         size_t size = dict ? qdict_size(dict) : qlist_size(list);
         const QObject *value;
 
-        if (co && ++n % JSON_STEP == 0) {
-            aio_co_yield_fair();
-        }
+        writer_step(w);
         if (top->index == size) {
             g_array_set_size(stack, stack->len - 1);
-            if (pretty) {
-                append_newline(out, stack->len);
-            }
-            g_string_append_c(out, dict ? '}' : ']');
+            append_newline(w, stack->len);
+            g_string_append_c(w->out, dict ? '}' : ']');
             continue;
         }
-        if (top->index) {
-            g_string_append(out, pretty ? "," : ", ");
-        }
-        if (pretty) {
-            append_newline(out, stack->len);
-        }
-        if (dict) {
-            append_string(out, qdict_key_at(dict, top->index));
-            g_string_append(out, ": ");
-        }
+        append_entry_begin(w, dict, top->index, stack->len);
         value = dict ? qdict_value_at(dict, top->index)
                      : qlist_at(list, top->index);
         top->index++;
-        append_begin(out, value);
+        append_begin(w, value);
         if (qobject_to_qdict(value) || qobject_to_qlist(value)) {
             level = (JSONLevel) { value, 0 };
             g_array_append_val(stack, level);
         }
     }
-    if (out->len <= max) {
+    if (w->out->len <= w->max) {
         return true;
     }
-    g_string_truncate(out, start);
+    g_string_truncate(w->out, start);
     return false;
 }
 
-bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
+bool qobject_append_json(GString *out, const QObject *obj, const char *newline,
                          size_t max)
 {
-    return append_json(out, obj, pretty, max, false);
+    JSONWriter w = { .out = out, .newline = newline, .max = max };
+
+    return append_json(&w, obj);
 }
 
 bool coroutine_fn qobject_co_append_json(GString *out, const QObject *obj,
-                                         bool pretty, size_t max)
+                                         const char *newline, size_t max)
 {
-    return append_json(out, obj, pretty, max, true);
+    JSONWriter w = {
+        .out = out, .newline = newline, .max = max, .co = true,
+    };
+
+    return append_json(&w, obj);
 }
 
 char *qobject_to_json_pretty(const QObject *obj, bool pretty)
 {
     GString *out = g_string_new(NULL);
 
-    qobject_append_json(out, obj, pretty, SIZE_MAX);
+    qobject_append_json(out, obj, pretty ? "\n" : NULL, SIZE_MAX);
     return g_string_free(out, FALSE);
 }
 

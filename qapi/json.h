@@ -45,14 +45,15 @@ char *qobject_to_json(const QObject *obj);
 char *qobject_to_json_pretty(const QObject *obj, bool pretty);
 
 /*
- * Append @obj to @out in the same way.  False, and @out as before, if @out
- * would get longer than @max bytes.
+ * Append @obj to @out in the same way; @newline: what ends lines, NULL for a
+ * single one.  False, and @out as before, if @out would get longer than @max
+ * bytes.
  */
-bool qobject_append_json(GString *out, const QObject *obj, bool pretty,
+bool qobject_append_json(GString *out, const QObject *obj, const char *newline,
                          size_t max);
 
 /* The same, letting others have their turns: nobody changes @obj meanwhile. */
 bool coroutine_fn qobject_co_append_json(GString *out, const QObject *obj,
-                                         bool pretty, size_t max);
+                                         const char *newline, size_t max);
 
 #endif /* QAPI_JSON_H */

@@ -283,10 +283,12 @@ static void chardev_log(Chardev *chr, const char *buf, size_t len)
     }
 }
 
-void chardev_write(Chardev *chr, const char *buf, size_t len)
+void chardev_write(Chardev *chr, GString *text)
 {
+    g_autoptr(GString) owned = text;
+
     if (chr->log_fd >= 0) {
-        chardev_log(chr, buf, len);
+        chardev_log(chr, text->str, text->len);
     }
     if (chr->write_fd < 0) {
         return;
@@ -302,7 +304,12 @@ void chardev_write(Chardev *chr, const char *buf, size_t len)
         g_string_erase(chr->out, 0, chr->out_pos);
         chr->out_pos = 0;
     }
-    g_string_append_len(chr->out, buf, len);
+    if (chr->out->len) {
+        g_string_append_len(chr->out, text->str, text->len);
+    } else {                            /* it may be large */
+        owned = chr->out;
+        chr->out = text;
+    }
     if (!chr->flushing) {
         chardev_flush(chr);
         if (chr->flushing) {

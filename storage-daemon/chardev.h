@@ -39,8 +39,8 @@ bool chardev_attach(Chardev *chr, const ChardevFrontend *fe, void *opaque,
                     Error **errp);
 void chardev_detach(Chardev *chr);
 
-/* Send; nothing happens if no peer is there. */
-void chardev_write(Chardev *chr, const char *buf, size_t len);
+/* Send @text, which it takes over; nothing happens if no peer is there. */
+void chardev_write(Chardev *chr, GString *text);
 
 /* Bytes that the peer has not taken yet. */
 size_t chardev_pending(const Chardev *chr);

@@ -105,22 +105,16 @@ Monitor *monitor_current(void)
 
 /* ---- output ---- */
 
-/* Every newline goes out as "\r\n". */
+static const char *monitor_newline(const Monitor *mon)
+{
+    return mon->pretty ? "\r\n" : NULL;
+}
+
+/* Takes @text over. */
 static void monitor_send_text(Monitor *mon, GString *text)
 {
-    GString *out = text;
-    g_autoptr(GString) lines = NULL;
-
-    if (mon->pretty) {
-        out = lines = g_string_sized_new(text->len * 5 / 4);
-        for (const char *p = text->str, *end; p; p = end ? end + 1 : NULL) {
-            end = strchr(p, '\n');
-            g_string_append_len(lines, p, end ? end - p : strlen(p));
-            g_string_append(lines, end ? "\r\n" : "");
-        }
-    }
-    g_string_append(out, "\r\n");
-    chardev_write(mon->chr, out->str, out->len);
+    g_string_append(text, "\r\n");
+    chardev_write(mon->chr, text);
 }
 
 /* False: it is too large to be sent. */
@@ -128,11 +122,11 @@ static bool monitor_send(Monitor *mon, const QDict *message)
 {
     g_autoptr(GString) text = g_string_new(NULL);
 
-    if (!qobject_append_json(text, QOBJECT(message), mon->pretty,
+    if (!qobject_append_json(text, QOBJECT(message), monitor_newline(mon),
                              QAPI_REPLY_MAX_TEXT)) {
         return false;
     }
-    monitor_send_text(mon, text);
+    monitor_send_text(mon, g_steal_pointer(&text));
     return true;
 }
 
@@ -145,12 +139,13 @@ static bool coroutine_fn monitor_co_send(Monitor *mon, QDict *reply,
 {
     g_autoptr(GString) text = g_string_new(NULL);
     QList *list = qdict_get_qlist(reply, "return");
-    bool ret = qobject_co_append_json(text, QOBJECT(reply), mon->pretty,
+    bool ret = qobject_co_append_json(text, QOBJECT(reply),
+                                      monitor_newline(mon),
                                       QAPI_REPLY_MAX_TEXT);
 
     if (ret && session == mon->session) {
         trace(monitor_reply, "mon=%s", mon->id);
-        monitor_send_text(mon, text);
+        monitor_send_text(mon, g_steal_pointer(&text));
     }
     if (list && QOBJECT(list)->refcnt == 1) {
         qlist_co_clear(list);

@@ -13,7 +13,7 @@ static void collect(void *opaque, QObject *value, Error *err)
 
     g_assert_true(!value != !err);
     if (value) {
-        qobject_append_json(out, value, false, SIZE_MAX);
+        qobject_append_json(out, value, NULL, SIZE_MAX);
     } else {
         g_string_append_printf(out, "! %s", error_get_pretty(err));
     }
@@ -300,9 +300,9 @@ static void test_lengths(void)
     value = qobject_from_json(text->str, NULL);
     pretty = qobject_to_json_pretty(value, true);
     g_assert_cmpuint(strlen(pretty), <, 12001 * (4 * 32 + 3));
-    g_assert_false(qobject_append_json(out, value, true, strlen(pretty)));
+    g_assert_false(qobject_append_json(out, value, "\n", strlen(pretty)));
     g_assert_cmpstr(out->str, ==, "x");
-    g_assert_true(qobject_append_json(out, value, true, strlen(pretty) + 1));
+    g_assert_true(qobject_append_json(out, value, "\n", strlen(pretty) + 1));
     g_assert_cmpstr(out->str + 1, ==, pretty);
     qobject_unref(value);
 }
