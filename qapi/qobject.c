@@ -3,9 +3,11 @@
  * QObject: a JSON value.
  *
  * A dictionary keeps its entries in an array, in order; past a few entries a
- * hash table finds them.  Freeing is a loop, not a recursion, so that deep
- * nesting costs no stack.  Text is overwritten: it may have been a secret.
+ * tree finds them, which unlike a hash table no choice of keys makes slow.
+ * Freeing is a loop, not a recursion, so that deep nesting costs no stack.
+ * Text is overwritten: it may have been a secret.
  */
+#include <string.h>
 #include "qapi/qobject.h"
 #include "util/aio.h"
 #include "util/secmem.h"
@@ -50,7 +52,7 @@ typedef struct QDictEntry {
 struct QDict {
     QObject base;
     GArray *entries;            /* of QDictEntry */
-    GHashTable *index;          /* key -> position; NULL while small */
+    GTree *index;               /* key -> position; NULL while small */
 };
 
 static void *qobject_alloc(size_t size, QType type)
@@ -104,7 +106,7 @@ static void qdict_dispose(QDict *dict, QObject **dead)
     }
     g_array_free(dict->entries, TRUE);
     if (dict->index) {
-        g_hash_table_destroy(dict->index);
+        g_tree_destroy(dict->index);
     }
 }
 
@@ -330,14 +332,14 @@ static QDictEntry *qdict_entry(const QDict *dict, size_t index)
 
 static void qdict_build_index(QDict *dict)
 {
-    g_clear_pointer(&dict->index, g_hash_table_destroy);
+    g_clear_pointer(&dict->index, g_tree_destroy);
     if (dict->entries->len < QDICT_INDEX_MIN) {
         return;
     }
-    dict->index = g_hash_table_new(g_str_hash, g_str_equal);
+    dict->index = g_tree_new((GCompareFunc)strcmp);
     for (size_t i = 0; i < dict->entries->len; i++) {
-        g_hash_table_insert(dict->index, qdict_entry(dict, i)->key,
-                            GSIZE_TO_POINTER(i));
+        g_tree_insert(dict->index, qdict_entry(dict, i)->key,
+                      GSIZE_TO_POINTER(i));
     }
 }
 
@@ -346,7 +348,7 @@ static QDictEntry *qdict_find(const QDict *dict, const char *key)
     gpointer index;
 
     if (dict->index) {
-        if (g_hash_table_lookup_extended(dict->index, key, NULL, &index)) {
+        if (g_tree_lookup_extended(dict->index, key, NULL, &index)) {
             return qdict_entry(dict, GPOINTER_TO_SIZE(index));
         }
         return NULL;
@@ -372,8 +374,8 @@ void qdict_put_obj(QDict *dict, const char *key, QObject *value)
     entry = (QDictEntry) { g_strdup(key), value };
     g_array_append_val(dict->entries, entry);
     if (dict->index) {
-        g_hash_table_insert(dict->index, entry.key,
-                            GSIZE_TO_POINTER(dict->entries->len - 1));
+        g_tree_insert(dict->index, entry.key,
+                      GSIZE_TO_POINTER(dict->entries->len - 1));
     } else {
         qdict_build_index(dict);
     }

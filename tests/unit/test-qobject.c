@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* QObject: values, references, containers. */
+#include <string.h>
 #include "qapi/json.h"
 #include "qapi/qobject.h"
 
@@ -61,7 +62,7 @@ static void test_dict(void)
     g_assert_cmpuint(qdict_size(dict), ==, 2);
 }
 
-/* Beyond the size where a hash table takes over, and back. */
+/* Beyond the size where a tree takes over, and back. */
 static void test_dict_large(void)
 {
     g_autoptr(QDict) dict = qdict_new();
@@ -90,6 +91,26 @@ static void test_dict_large(void)
         qdict_del(dict, key);
     }
     g_assert_cmpint(qdict_get_int(dict, "k1", -1), ==, 1);
+}
+
+/*
+ * Keys that most simple hash functions can't tell apart: quadratic time would
+ * be minutes.
+ */
+static void test_dict_collisions(void)
+{
+    static const char pairs[2][2] = { "Ab", "BA" };
+    g_autoptr(QDict) dict = qdict_new();
+    char key[17 * 2 + 1] = "";
+
+    for (int i = 0; i < 1 << 17; i++) {
+        for (int bit = 0; bit < 17; bit++) {
+            memcpy(key + 2 * bit, pairs[i >> bit & 1], 2);
+        }
+        qdict_put_int(dict, key, i);
+    }
+    g_assert_cmpuint(qdict_size(dict), ==, 1 << 17);
+    g_assert_cmpint(qdict_get_int(dict, key, -1), ==, (1 << 17) - 1);
 }
 
 static void test_equal(void)
@@ -168,6 +189,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qobject/scalars", test_scalars);
     g_test_add_func("/qobject/dict", test_dict);
     g_test_add_func("/qobject/dict-large", test_dict_large);
+    g_test_add_func("/qobject/dict-collisions", test_dict_collisions);
     g_test_add_func("/qobject/equal", test_equal);
     g_test_add_func("/qobject/deep", test_deep);
     g_test_add_func("/qobject/refs", test_refs);
