@@ -7,6 +7,19 @@
 #include "qapi/visit.h"
 #include "util/aio.h"
 
+void coroutine_fn qapi_co_free(const QapiType *type, void *value)
+{
+    while (value && type->kind == QAPI_KIND_LIST) {
+        void **link = value;
+
+        value = *link;
+        *link = NULL;
+        qapi_free(type, link);
+        aio_co_yield_fair();
+    }
+    qapi_free(type, value);
+}
+
 /*
  * A list entry by entry, so that others have their turns in between: what an
  * entry is made of is limited, their number is not.  Frees @node and what
@@ -23,7 +36,8 @@ static QObject *coroutine_fn qapi_co_list(const QapiType *type, void *node,
         void *value = *(void **)((char *)node + type->u_offset);
 
         if (!qapi_reply_add(&weight, type->element, value, errp)) {
-            qapi_free(type, node);
+            qapi_co_free(type, node);
+            qobject_co_unref(g_steal_pointer(&list));
             return NULL;
         }
         qlist_append_obj(list, qapi_to_qobject(type->element, value));
@@ -53,7 +67,7 @@ QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
     qapi_free(cmd->arg, arg);
     if (err) {
         error_propagate(errp, err);
-        qapi_free(cmd->ret, ret);
+        qapi_co_free(cmd->ret, ret);
         return NULL;
     }
     if (!ret && cmd->ret == &qapi_type_QapiEmpty) {
@@ -66,6 +80,6 @@ QObject *coroutine_fn qapi_co_command_run(const QapiCommand *cmd,
     if (qapi_reply_add(&weight, cmd->ret, ret, errp)) {
         result = qapi_to_qobject(cmd->ret, ret);
     }
-    qapi_free(cmd->ret, ret);
+    qapi_co_free(cmd->ret, ret);
     return result;
 }

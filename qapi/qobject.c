@@ -118,21 +118,45 @@ static void qlist_dispose(QList *list, QObject **dead)
     g_ptr_array_free(list->items, TRUE);
 }
 
+/* Free the first on the list at @dead; what it held the last of comes there. */
+static void qobject_free_first(QObject **dead)
+{
+    QObject *obj = *dead;
+
+    *dead = obj->next_free;
+    if (obj->type == QTYPE_QDICT) {
+        qdict_dispose((QDict *)obj, dead);
+    } else if (obj->type == QTYPE_QLIST) {
+        qlist_dispose((QList *)obj, dead);
+    } else if (obj->type == QTYPE_QSTRING) {
+        secmem_wipe_string(((QString *)obj)->str);
+    }
+    g_free(obj);
+}
+
 void qobject_unref_any(QObject *obj)
 {
     QObject *dead = NULL;
 
     qobject_drop(obj, &dead);
-    while ((obj = dead)) {
-        dead = obj->next_free;
-        if (obj->type == QTYPE_QDICT) {
-            qdict_dispose((QDict *)obj, &dead);
-        } else if (obj->type == QTYPE_QLIST) {
-            qlist_dispose((QList *)obj, &dead);
-        } else if (obj->type == QTYPE_QSTRING) {
-            secmem_wipe_string(((QString *)obj)->str);
+    while (dead) {
+        qobject_free_first(&dead);
+    }
+}
+
+/* Values freed between two looks at the clock. */
+#define QOBJECT_FREE_STEPS 256
+
+void coroutine_fn qobject_co_unref_any(QObject *obj)
+{
+    QObject *dead = NULL;
+
+    qobject_drop(obj, &dead);
+    for (unsigned n = 1; dead; n++) {
+        qobject_free_first(&dead);
+        if (n % QOBJECT_FREE_STEPS == 0) {
+            aio_co_yield_fair();
         }
-        g_free(obj);
     }
 }
 
@@ -501,15 +525,6 @@ void qlist_append_str(QList *list, const char *value)
 void qlist_append_int(QList *list, int64_t value)
 {
     qlist_append(list, qnum_new_int(value));
-}
-
-void coroutine_fn qlist_co_clear(QList *list)
-{
-    while (list->items->len) {
-        qobject_unref((QObject *)g_ptr_array_steal_index(
-            list->items, list->items->len - 1));
-        aio_co_yield_fair();
-    }
 }
 
 QObject *qlist_at(const QList *list, size_t index)

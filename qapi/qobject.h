@@ -71,6 +71,10 @@ QBool *qobject_to_qbool(const QObject *obj);
 QObject *qobject_ref_any(QObject *obj);
 void qobject_unref_any(QObject *obj);
 
+/* For what may be large: others have their turns. */
+#define qobject_co_unref(x) qobject_co_unref_any(QOBJECT(x))
+void coroutine_fn qobject_co_unref_any(QObject *obj);
+
 /*
  * Same type and content.  Numbers compare by value (1 equals 1, and 1.0
  * only equals 1.0), dictionaries regardless of order.
@@ -141,7 +145,6 @@ size_t qlist_size(const QList *list);
 void qlist_append_obj(QList *list, QObject *value);
 void qlist_append_str(QList *list, const char *value);
 void qlist_append_int(QList *list, int64_t value);
-void coroutine_fn qlist_co_clear(QList *list);  /* others have their turns */
 QObject *qlist_at(const QList *list, size_t index);     /* NULL past the end */
 
 /* g_autoptr() for each of the types. */

@@ -59,6 +59,9 @@ void qapi_reply_too_large(Error **errp);
 /* Free @value with all it holds; NULL is fine. */
 void qapi_free(const QapiType *type, void *value);
 
+/* The same for what may be a long list: others have their turns. */
+void coroutine_fn qapi_co_free(const QapiType *type, void *value);
+
 /* A deep copy; `any` members are shared. */
 void *qapi_clone(const QapiType *type, const void *value);
 #define QAPI_CLONE(X, p) ((X *)qapi_clone(&qapi_type_##X, (p)))

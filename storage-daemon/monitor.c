@@ -66,6 +66,7 @@ struct Monitor {
 
 static TAILQ_HEAD(, Monitor) monitors = TAILQ_HEAD_INITIALIZER(monitors);
 static Coroutine *monitor_stop_waiter;
+static unsigned n_dropping;             /* coroutines that free requests */
 
 /* The command line has been carried out: sessions may begin. */
 static bool monitors_up;
@@ -117,40 +118,24 @@ static void monitor_send_text(Monitor *mon, GString *text)
     chardev_write(mon->chr, text);
 }
 
-/* False: it is too large to be sent. */
-static bool monitor_send(Monitor *mon, const QDict *message)
+static void monitor_send(Monitor *mon, const QDict *message)
 {
-    g_autoptr(GString) text = g_string_new(NULL);
+    GString *text = g_string_new(NULL);
 
-    if (!qobject_append_json(text, QOBJECT(message), monitor_newline(mon),
-                             QAPI_REPLY_MAX_TEXT)) {
-        return false;
-    }
-    monitor_send_text(mon, g_steal_pointer(&text));
-    return true;
+    qobject_append_json(text, QOBJECT(message), monitor_newline(mon),
+                        SIZE_MAX);
+    monitor_send_text(mon, text);
 }
 
-/*
- * A reply to a command of @session, which may be large; empties its list.
- * False: it is too large to be sent.
- */
-static bool coroutine_fn monitor_co_send(Monitor *mon, QDict *reply,
-                                         unsigned session)
+/* A reply's text; NULL: it is too large to be sent. */
+static GString *coroutine_fn monitor_co_text(const Monitor *mon,
+                                             const QDict *reply)
 {
     g_autoptr(GString) text = g_string_new(NULL);
-    QList *list = qdict_get_qlist(reply, "return");
-    bool ret = qobject_co_append_json(text, QOBJECT(reply),
-                                      monitor_newline(mon),
-                                      QAPI_REPLY_MAX_TEXT);
 
-    if (ret && session == mon->session) {
-        trace(monitor_reply, "mon=%s", mon->id);
-        monitor_send_text(mon, g_steal_pointer(&text));
-    }
-    if (list && QOBJECT(list)->refcnt == 1) {
-        qlist_co_clear(list);
-    }
-    return ret;
+    return qobject_co_append_json(text, QOBJECT(reply), monitor_newline(mon),
+                                  QAPI_REPLY_MAX_TEXT)
+           ? g_steal_pointer(&text) : NULL;
 }
 
 static void monitor_greet(Monitor *mon)
@@ -288,9 +273,9 @@ static QObject *coroutine_fn monitor_co_run(Monitor *mon, const QObject *value,
     return qapi_co_command_run(cmd, qdict_get_qdict(dict, "arguments"), errp);
 }
 
-static void monitor_request_free(MonitorRequest *req)
+static void coroutine_fn monitor_co_request_free(MonitorRequest *req)
 {
-    qobject_unref(req->value);
+    qobject_co_unref(req->value);
     error_free(req->err);
     g_free(req);
 }
@@ -319,18 +304,22 @@ static QDict *coroutine_fn monitor_co_reply(Monitor *mon, MonitorRequest *req)
     return reply;
 }
 
-/* In place of a reply that is too large; its id goes if that is. */
-static void monitor_send_too_large(Monitor *mon, QObject *id)
+/* In place of a reply that is too large; its id goes as well if that is. */
+static GString *coroutine_fn monitor_co_text_too_large(const Monitor *mon,
+                                                       QObject *id)
 {
     Error *err = NULL;
     g_autoptr(QDict) reply = NULL;
+    GString *text;
 
     qapi_reply_too_large(&err);
     reply = monitor_error_reply(err, id);
-    if (!monitor_send(mon, reply)) {
+    text = monitor_co_text(mon, reply);
+    if (!text) {
         qdict_del(reply, "id");
-        monitor_send(mon, reply);
+        text = monitor_co_text(mon, reply);
     }
+    return text;
 }
 
 /* At the end of the daemon, work that would go on for long is given up. */
@@ -339,29 +328,42 @@ static bool monitor_is_unwanted(const CoCancel *cancel)
     return daemon_quitting();
 }
 
+/* With the reply all is over: what the command needed has been freed. */
 static void coroutine_fn monitor_co_handle(Monitor *mon, MonitorRequest *req)
 {
     static const CoCancel cancel = { monitor_is_unwanted };
     unsigned session = mon->session;
-    g_autoptr(QDict) reply = NULL;
-    bool sent;
+    g_autoptr(GString) text = NULL;
+    QDict *reply;
+    bool failed;
 
     coroutine_set_cancel(&cancel);
     reply = monitor_co_reply(mon, req);
 
-    sent = monitor_co_send(mon, reply, session);
+    failed = qdict_haskey(reply, "error");
+    text = monitor_co_text(mon, reply);
+    if (!text) {
+        text = monitor_co_text_too_large(mon, qdict_get(reply, "id"));
+    }
+    qobject_co_unref(reply);
+    monitor_co_request_free(req);
     if (session == mon->session) {
-        if (!sent) {
-            monitor_send_too_large(mon, qdict_get(reply, "id"));
-        }
-        if (!mon->negotiated && qdict_haskey(reply, "error")) {
+        trace(monitor_reply, "mon=%s", mon->id);
+        monitor_send_text(mon, g_steal_pointer(&text));
+        if (!mon->negotiated && failed) {
             chardev_end_session(mon->chr);
         }
     }
-    monitor_request_free(req);
 }
 
 /* ---- the queue ---- */
+
+static void monitor_wake_stop_waiter(void)
+{
+    if (monitor_stop_waiter) {
+        aio_co_wake(g_steal_pointer(&monitor_stop_waiter));
+    }
+}
 
 static bool monitor_congested(const Monitor *mon)
 {
@@ -377,21 +379,31 @@ static void monitor_update_receiving(Monitor *mon)
                           mon->n_requests + (mon->co != NULL) < max);
 }
 
-static void monitor_drop_requests(Monitor *mon, MonitorRequests *requests)
+static void coroutine_fn monitor_co_drop(void *opaque)
 {
+    MonitorRequests *requests = opaque;
     MonitorRequest *req;
 
+    n_dropping++;
     while ((req = STAILQ_FIRST(requests))) {
         STAILQ_REMOVE_HEAD(requests, next);
-        monitor_request_free(req);
+        monitor_co_request_free(req);
     }
+    g_free(requests);
+    n_dropping--;
+    monitor_wake_stop_waiter();
 }
 
+/* They may be large, and several: a coroutine frees them. */
 static void monitor_drop_queues(Monitor *mon)
 {
-    monitor_drop_requests(mon, &mon->requests);
-    monitor_drop_requests(mon, &mon->oob_requests);
+    MonitorRequests *dropped = g_new(MonitorRequests, 1);
+
+    STAILQ_INIT(dropped);
+    STAILQ_CONCAT(dropped, &mon->requests);
+    STAILQ_CONCAT(dropped, &mon->oob_requests);
     mon->n_requests = 0;
+    coroutine_enter(coroutine_create(monitor_co_drop, dropped));
 }
 
 /* A coroutine of @mon's has come to its end. */
@@ -403,9 +415,7 @@ static void monitor_idle(Monitor *mon)
     if (!mon->open && mon->close_action == MONITOR_QMP_CLOSE_ACTION_DELETE) {
         aio_bh_schedule(mon->delete_bh);
     }
-    if (monitor_stop_waiter) {
-        aio_co_wake(g_steal_pointer(&monitor_stop_waiter));
-    }
+    monitor_wake_stop_waiter();
 }
 
 static void coroutine_fn monitor_co_dispatch(void *opaque)
@@ -419,6 +429,9 @@ static void coroutine_fn monitor_co_dispatch(void *opaque)
         STAILQ_REMOVE_HEAD(&mon->requests, next);
         mon->n_requests--;
         monitor_co_handle(mon, req);
+        if (mon->n_requests) {
+            aio_co_yield_fair();
+        }
     }
     mon->co = NULL;
     monitor_update_receiving(mon);
@@ -640,6 +653,7 @@ void coroutine_fn monitor_co_stop_all(void)
             monitor_update_receiving(mon);
             busy |= monitor_busy(mon);
         }
+        busy |= n_dropping > 0;
         if (busy) {
             monitor_stop_waiter = coroutine_self();
             coroutine_yield();

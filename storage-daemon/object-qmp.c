@@ -6,6 +6,7 @@
 #include "qapi/qapi-commands.h"
 #include "qapi/visit.h"
 #include "storage-daemon/object-int.h"
+#include "util/aio.h"
 
 /* Paths of one qom-list-get: each may have to be looked for everywhere. */
 #define QOM_LIST_GET_MAX 1024
@@ -163,8 +164,7 @@ static ObjectPropertiesValues *qom_values(QomObject *obj)
 ObjectPropertiesValuesList *coroutine_fn
 qmp_qom_list_get(const QmpQomListGetArg *arg, Error **errp)
 {
-    g_autoptr(ObjectPropertiesValuesList) list = NULL;
-    ObjectPropertiesValuesList **tail = &list;
+    ObjectPropertiesValuesList *list = NULL, **tail = &list;
     size_t weight = 0;
     unsigned n = 0;
 
@@ -173,20 +173,21 @@ qmp_qom_list_get(const QmpQomListGetArg *arg, Error **errp)
         ObjectPropertiesValues *values;
 
         if (!obj) {
-            return NULL;
+            break;
         }
         if (++n > QOM_LIST_GET_MAX) {
             error_setg(errp, "More than %d paths", QOM_LIST_GET_MAX);
-            return NULL;
+            break;
         }
         values = qom_values(obj);
         QAPI_LIST_APPEND(tail, values);
         if (!qapi_reply_add(&weight, &qapi_type_ObjectPropertiesValues, values,
                             errp)) {
-            return NULL;
+            break;
         }
+        aio_co_yield_fair();
     }
-    return g_steal_pointer(&list);
+    return list;            /* also with an error: whoever called us frees it */
 }
 
 ObjectTypeInfoList *coroutine_fn
