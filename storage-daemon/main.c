@@ -282,6 +282,9 @@ static int daemon_run(void)
     while (!state.ended) {
         aio_poll(ctx, true);
     }
+    if (bdrv_close_failed) {
+        state.status = EXIT_FAILURE;
+    }
     if (timed_call_any_left()) {
         return state.status;            /* their threads use all this */
     }
@@ -290,7 +293,7 @@ static int daemon_run(void)
     aio_bh_delete(state.shutdown_bh);
     aio_context_free(ctx);
     coroutine_pool_drain();
-    return bdrv_close_failed ? EXIT_FAILURE : state.status;
+    return state.status;
 }
 
 int main(int argc, char **argv)
