@@ -34,6 +34,8 @@ typedef struct ChardevDriver {
     char *(*filename)(const Chardev *chr);
 } ChardevDriver;
 
+typedef struct ChardevLog ChardevLog;
+
 struct Chardev {
     const ChardevDriver *drv;
     char *label;
@@ -50,8 +52,7 @@ struct Chardev {
     size_t out_pos;
     BottomHalf *hangup_bh;
 
-    int log_fd;
-    bool log_timestamp, log_line_begun;
+    ChardevLog *log;                    /* or NULL */
 
     const ChardevFrontend *fe;
     void *fe_opaque;
@@ -72,6 +73,16 @@ void chardev_hangup(Chardev *chr);
 
 void chardev_ref(Chardev *chr);
 void chardev_unref(Chardev *chr);
+
+/*
+ * A log file: a copy of all output.  Writing never waits: what the file does
+ * not take is buffered, and if more than CHARDEV_OUT_MAX bytes pile up when
+ * there is more to come, that is lost, and a warning says so.
+ */
+ChardevLog *chardev_log_new(const char *label, int fd, bool timestamp);
+void chardev_log_write(ChardevLog *log, const GString *text);
+bool chardev_log_busy(const ChardevLog *log);   /* not all is written */
+void chardev_log_close(ChardevLog *log);
 
 /*
  * The legacy option string as QMP's form, and the id it names.  NULL with an

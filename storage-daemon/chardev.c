@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Character devices, what all have in common: names, input, buffered output,
- * the frontend, the log file.
+ * the frontend.
  *
  * Descriptors are non-blocking and served by the event loop.  A write error is
  * noticed inside chardev_write(), whose caller does not expect its callbacks to
@@ -262,33 +262,12 @@ static void chardev_write_ready(void *opaque)
     }
 }
 
-static void chardev_log(Chardev *chr, const char *buf, size_t len)
-{
-    g_autoptr(GString) text = g_string_new(NULL);
-
-    for (size_t i = 0; i < len; i++) {
-        if (chr->log_timestamp && !chr->log_line_begun) {
-            g_autoptr(GDateTime) now = g_date_time_new_now_utc();
-            g_autofree char *stamp =
-                g_date_time_format(now, "%Y-%m-%dT%H:%M:%S");
-
-            g_string_append_printf(text, "%s.%03dZ ", stamp,
-                                   g_date_time_get_microsecond(now) / 1000);
-        }
-        chr->log_line_begun = buf[i] != '\n';
-        g_string_append_c(text, buf[i]);
-    }
-    if (write(chr->log_fd, text->str, text->len) < 0) {
-        trace(chardev_write_error, "id=%s log errno=%d", chr->label, errno);
-    }
-}
-
 void chardev_write(Chardev *chr, GString *text)
 {
     g_autoptr(GString) owned = text;
 
-    if (chr->log_fd >= 0) {
-        chardev_log(chr, text->str, text->len);
+    if (chr->log) {
+        chardev_log_write(chr->log, text);
     }
     if (chr->write_fd < 0) {
         return;
@@ -384,8 +363,8 @@ static void chardev_close(Chardev *chr)
     qom_remove_child(chr->object);
     chr->drv->close(chr);
     chardev_close_fds(chr);
-    if (chr->log_fd >= 0) {
-        close(chr->log_fd);
+    if (chr->log) {
+        chardev_log_close(chr->log);
     }
     chardev_unref(chr);
 }
@@ -418,7 +397,7 @@ static bool coroutine_fn chardev_co_open_log(Chardev *chr,
                                              Error **errp)
 {
     const ChardevCommon *common = chardev_common(backend);
-    int flags = O_WRONLY | O_APPEND | O_NONBLOCK;
+    int fd, flags = O_WRONLY | O_APPEND | O_NONBLOCK;
 
     if (!common->logfile) {
         return true;
@@ -426,13 +405,14 @@ static bool coroutine_fn chardev_co_open_log(Chardev *chr,
     if (!common->has_logappend || !common->logappend) {
         flags |= O_TRUNC;
     }
-    chr->log_fd = named_file_co_create(common->logfile, flags, 0666, errp);
-    if (chr->log_fd < 0) {
+    fd = named_file_co_create(common->logfile, flags, 0666, errp);
+    if (fd < 0) {
         error_prepend(errp, "Could not %s '%s': ",
                       flags & O_TRUNC ? "create" : "open", common->logfile);
         return false;
     }
-    chr->log_timestamp = common->has_logtimestamp && common->logtimestamp;
+    chr->log = chardev_log_new(chr->label, fd, common->has_logtimestamp &&
+                                               common->logtimestamp);
     return true;
 }
 
@@ -447,7 +427,7 @@ bool coroutine_fn chardev_co_add(const char *id,
     chr->drv = drv;
     chr->label = g_strdup(id);
     chr->refcnt = 1;
-    chr->read_fd = chr->write_fd = chr->log_fd = -1;
+    chr->read_fd = chr->write_fd = -1;
     chr->out = g_string_new(NULL);
     chr->hangup_bh = aio_bh_new(aio_context_main(), chardev_hangup_bh, chr);
     chr->object = qom_add_child(chardev_container(), id, drv->qom_type, chr,
@@ -499,7 +479,7 @@ static void chardev_flush_check(QomObject *obj, void *opaque)
     Chardev *chr = qom_opaque(obj);
     bool *pending = opaque;
 
-    *pending |= chr->flushing;
+    *pending |= chr->flushing || (chr->log && chardev_log_busy(chr->log));
 }
 
 void coroutine_fn chardev_co_flush_all(void)
