@@ -44,6 +44,12 @@ static int coroutine_fn chardev_co_open_path(const char *path, int flags,
     return fd;
 }
 
+/* On storage, rather than a FIFO or terminal; storage is not asked. */
+static bool is_stored(int fd)
+{
+    return lseek(fd, 0, SEEK_CUR) >= 0;
+}
+
 static bool coroutine_fn chardev_file_co_open(Chardev *chr,
                                               const ChardevBackend *backend,
                                               bool from_qmp, Error **errp)
@@ -64,6 +70,10 @@ static bool coroutine_fn chardev_file_co_open(Chardev *chr,
             close(out);
             return false;
         }
+    }
+    if (is_stored(out)) {
+        chr->file = chardev_log_new(chr->label, out, false);
+        out = -1;
     }
     chardev_set_fds(chr, in, out);
     return true;

@@ -52,7 +52,8 @@ struct Chardev {
     size_t out_pos;
     BottomHalf *hangup_bh;
 
-    ChardevLog *log;                    /* or NULL */
+    ChardevLog *log;                    /* its log file, or NULL */
+    ChardevLog *file;                   /* in place of write_fd, or NULL */
 
     const ChardevFrontend *fe;
     void *fe_opaque;
@@ -75,14 +76,17 @@ void chardev_ref(Chardev *chr);
 void chardev_unref(Chardev *chr);
 
 /*
- * A log file: a copy of all output.  Writing never waits: what the file does
- * not take is buffered, and if more than CHARDEV_OUT_MAX bytes pile up when
- * there is more to come, that is lost, and a warning says so.
+ * A file that takes output.  Writing never waits: what the file does not take
+ * is buffered, and if more than CHARDEV_OUT_MAX bytes pile up when there is
+ * more to come, that is lost, and a warning says so.
  */
 ChardevLog *chardev_log_new(const char *label, int fd, bool timestamp);
 void chardev_log_write(ChardevLog *log, const GString *text);
 bool chardev_log_busy(const ChardevLog *log);   /* not all is written */
-void chardev_log_close(ChardevLog *log);
+void chardev_log_close(ChardevLog *log);        /* frees it; NULL is fine */
+
+/* Wait until all are closed that are to be. */
+void coroutine_fn chardev_log_co_wait_closed(int64_t limit_ns);
 
 /*
  * The legacy option string as QMP's form, and the id it names.  NULL with an

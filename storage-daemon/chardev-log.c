@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Log files of chardevs: see storage-daemon/chardev-int.h.
+ * Files that take chardevs' output: see storage-daemon/chardev-int.h.
  *
  * Their storage may hang.  One call of the thread pool at a time writes what
- * has come up meanwhile; nobody waits for it, at the end of the daemon neither.
+ * has come up meanwhile, and closing, which may have to write as well, is the
+ * last; only at the end of the daemon somebody waits for it, and not for long.
  */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 #include "storage-daemon/chardev-int.h"
+#include "util/co-event.h"
 #include "util/timed-call.h"
 #include "util/trace.h"
 
@@ -16,14 +18,18 @@ struct ChardevLog {
     char *label;
     int fd;
     bool timestamp, line_begun;
-    bool closed;                /* freed once nothing is being written */
+    bool closed;                /* nothing more comes up */
     bool has_lost;              /* and somebody has been told */
 
     GString *pending;
     GString *writing;           /* the pool's while a call is under way */
     bool busy;
+    bool last;                  /* that call closes the file */
     int error;                  /* of that call, an errno */
 };
+
+static unsigned n_logs;
+static CoEvent none_left;
 
 ChardevLog *chardev_log_new(const char *label, int fd, bool timestamp)
 {
@@ -34,16 +40,19 @@ ChardevLog *chardev_log_new(const char *label, int fd, bool timestamp)
     log->timestamp = timestamp;
     log->pending = g_string_new(NULL);
     log->writing = g_string_new(NULL);
+    n_logs++;
     return log;
 }
 
 static void log_free(ChardevLog *log)
 {
-    close(log->fd);
     g_string_free(log->pending, TRUE);
     g_string_free(log->writing, TRUE);
     g_free(log->label);
     g_free(log);
+    if (--n_logs == 0) {
+        co_event_set(&none_left);
+    }
 }
 
 /* In a thread. */
@@ -63,6 +72,9 @@ static int log_write(void *opaque)
         }
         pos += MAX(n, 0);
     }
+    if (log->last) {
+        close(log->fd);
+    }
     return 0;
 }
 
@@ -79,10 +91,10 @@ static void log_written(void *opaque)
     g_string_free(log->writing, TRUE);
     log->writing = g_string_new(NULL);
     log->busy = false;
-    if (log->pending->len) {
-        log_start(log);
-    } else if (log->closed) {
+    if (log->last) {
         log_free(log);
+    } else if (log->pending->len || log->closed) {
+        log_start(log);
     }
 }
 
@@ -101,6 +113,7 @@ static void log_start(ChardevLog *log)
     GString *text = log->writing;
 
     log->busy = true;
+    log->last = log->closed;
     log->writing = log->pending;
     log->pending = text;
     coroutine_enter(coroutine_create(log_co_write, log));
@@ -123,7 +136,7 @@ void chardev_log_write(ChardevLog *log, const GString *text)
 
     if (log->pending->len > CHARDEV_OUT_MAX) {
         if (!log->has_lost) {
-            warn_report("chardev '%s': its log file is too slow, output is "
+            warn_report("chardev '%s': its file is too slow, output is "
                         "missing there", log->label);
         }
         log->has_lost = true;
@@ -147,13 +160,24 @@ void chardev_log_write(ChardevLog *log, const GString *text)
 
 bool chardev_log_busy(const ChardevLog *log)
 {
-    return log->busy;
+    return log && log->busy;
 }
 
 void chardev_log_close(ChardevLog *log)
 {
+    if (!log) {
+        return;
+    }
     log->closed = true;
     if (!log->busy) {
-        log_free(log);
+        log_start(log);
+    }
+}
+
+void coroutine_fn chardev_log_co_wait_closed(int64_t limit_ns)
+{
+    none_left = (CoEvent) { 0 };
+    if (n_logs) {
+        co_event_wait(&none_left, limit_ns);
     }
 }

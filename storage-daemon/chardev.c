@@ -269,6 +269,9 @@ void chardev_write(Chardev *chr, GString *text)
     if (chr->log) {
         chardev_log_write(chr->log, text);
     }
+    if (chr->file) {
+        chardev_log_write(chr->file, text);
+    }
     if (chr->write_fd < 0) {
         return;
     }
@@ -323,7 +326,7 @@ bool chardev_attach(Chardev *chr, const ChardevFrontend *fe, void *opaque,
     chr->fe_opaque = opaque;
     chr->receiving = true;
     chardev_update_handlers(chr);
-    if (chr->read_fd >= 0 || chr->write_fd >= 0) {
+    if (chr->read_fd >= 0 || chr->write_fd >= 0 || chr->file) {
         fe->opened(opaque);
     }
     return true;
@@ -363,9 +366,8 @@ static void chardev_close(Chardev *chr)
     qom_remove_child(chr->object);
     chr->drv->close(chr);
     chardev_close_fds(chr);
-    if (chr->log) {
-        chardev_log_close(chr->log);
-    }
+    chardev_log_close(chr->log);
+    chardev_log_close(chr->file);
     chardev_unref(chr);
 }
 
@@ -479,7 +481,8 @@ static void chardev_flush_check(QomObject *obj, void *opaque)
     Chardev *chr = qom_opaque(obj);
     bool *pending = opaque;
 
-    *pending |= chr->flushing || (chr->log && chardev_log_busy(chr->log));
+    *pending |= chr->flushing || chardev_log_busy(chr->log)
+                || chardev_log_busy(chr->file);
 }
 
 void coroutine_fn chardev_co_flush_all(void)
@@ -507,6 +510,7 @@ void coroutine_fn chardev_co_close_all(void)
     chardev_cancel_waits();
     qom_foreach_child(chardev_container(), chardev_close_one, NULL);
     chardev_socket_co_wait_idle();
+    chardev_log_co_wait_closed(CHARDEV_FLUSH_NS);
 }
 
 /* ---- QMP ---- */
