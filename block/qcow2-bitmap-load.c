@@ -89,7 +89,7 @@ static bool read_entry(BDRVQcow2State *s, const uint8_t *dir, uint64_t *pos,
         return false;
     }
     TAILQ_INSERT_TAIL(&s->bitmaps->list, b, next);
-    g_hash_table_insert(s->bitmaps->by_name, b->name, b);
+    g_tree_insert(s->bitmaps->by_name, b->name, b);
     *pos += len;
     return true;
 }
@@ -103,7 +103,7 @@ static bool coroutine_fn co_read_directory(BlockDriverState *bs, Error **errp)
 
     s->bitmaps = g_new0(Qcow2Bitmaps, 1);
     TAILQ_INIT(&s->bitmaps->list);
-    s->bitmaps->by_name = g_hash_table_new(g_str_hash, g_str_equal);
+    s->bitmaps->by_name = g_tree_new((GCompareFunc)strcmp);
     if (s->bitmap_directory_offset + s->bitmap_directory_size
         > (uint64_t)bdrv_getlength(bs->file->bs)) {
         error_setg(errp, "Bitmap directory goes beyond the end of the file");
@@ -117,6 +117,7 @@ static bool coroutine_fn co_read_directory(BlockDriverState *bs, Error **errp)
         return false;
     }
     for (uint32_t i = 0; i < s->nb_bitmaps; i++) {
+        aio_co_yield_fair();
         if (!read_entry(s, dir, &pos, errp)) {
             return false;
         }

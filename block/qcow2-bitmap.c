@@ -46,7 +46,7 @@ void qcow2_free_bitmaps(BlockDriverState *bs)
     BDRVQcow2State *s = bs->opaque;
 
     if (s->bitmaps) {
-        g_hash_table_destroy(s->bitmaps->by_name);
+        g_tree_destroy(s->bitmaps->by_name);
         free_list(&s->bitmaps->list);
         g_free(s->bitmaps);
         s->bitmaps = NULL;
@@ -55,7 +55,7 @@ void qcow2_free_bitmaps(BlockDriverState *bs)
 
 Qcow2Bitmap *qcow2_bitmap_find(const BDRVQcow2State *s, const char *name)
 {
-    return s->bitmaps ? g_hash_table_lookup(s->bitmaps->by_name, name) : NULL;
+    return s->bitmaps ? g_tree_lookup(s->bitmaps->by_name, name) : NULL;
 }
 
 Qcow2BitmapInfoList *qcow2_bitmaps_info(BlockDriverState *bs)
@@ -516,7 +516,7 @@ bool coroutine_fn qcow2_co_remove_stored_bitmap(BlockDriverState *bs,
                          "image", name);
         return false;
     }
-    g_hash_table_remove(s->bitmaps->by_name, b->name);
+    g_tree_remove(s->bitmaps->by_name, b->name);
     co_free_bits(bs, b);
     qcow2_bitmap_free(b);
     return true;

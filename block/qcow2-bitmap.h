@@ -29,7 +29,7 @@ typedef TAILQ_HEAD(Qcow2BitmapList, Qcow2Bitmap) Qcow2BitmapList;
 
 struct Qcow2Bitmaps {
     Qcow2BitmapList list;               /* in the order of the directory */
-    GHashTable *by_name;                /* name -> Qcow2Bitmap */
+    GTree *by_name;                     /* name -> Qcow2Bitmap */
 };
 
 /* Flags that we understand. */
