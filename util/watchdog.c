@@ -21,6 +21,10 @@
 /* Sleeping in a turn is bad as well, but a disk may be slow for anybody. */
 #define BLOCKED_LIMIT_FACTOR 5
 
+/* For how long a blocked thread looks whether the process was stopped. */
+#define CONTINUED_LOOKS 20
+#define CONTINUED_LOOK_US 5000
+
 #define NS_PER_MS INT64_C(1000000)
 
 static const char *const part_names[TURN__MAX] = {
@@ -151,6 +155,22 @@ static void report(const Watchdog *w, int64_t total, int64_t worked,
     }
 }
 
+/*
+ * Has the process been stopped and continued since the turn began?  The thread
+ * that is told so may be later than this one.
+ */
+static bool was_continued(const Watchdog *w)
+{
+    for (int i = 0; i < CONTINUED_LOOKS; i++) {
+        if (__atomic_load_n(&continued, __ATOMIC_RELAXED)
+            != w->start.continued) {
+            return true;
+        }
+        g_usleep(CONTINUED_LOOK_US);
+    }
+    return false;
+}
+
 void watchdog_end_strict(Watchdog *w)
 {
     ThreadTimes end;
@@ -161,11 +181,12 @@ void watchdog_end_strict(Watchdog *w)
     }
     end = thread_times(w);
     worked = end.worked - w->start.worked;
-    if (w->schedstat_fd >= 0 && end.continued == w->start.continued) {
+    if (w->schedstat_fd >= 0) {
         blocked = total - worked - (end.waited - w->start.waited);
     }
     if (worked > settings.limit_ns
-        || blocked > BLOCKED_LIMIT_FACTOR * settings.limit_ns) {
+        || (blocked > BLOCKED_LIMIT_FACTOR * settings.limit_ns
+            && !was_continued(w))) {
         report(w, total, worked, blocked);
     }
 }
