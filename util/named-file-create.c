@@ -170,6 +170,7 @@ typedef struct Creation {
     int flags;
     mode_t mode;
     bool regular;
+    NamedFile *found;           /* what it is; nothing is opened or made then */
     NamedEntry entry;           /* where we are */
     char *rest;                 /* of the path, behind that */
     unsigned tries;
@@ -295,7 +296,7 @@ static int create_step(Creation *c, Error **errp)
     Error *err = NULL;
     int ret = look(c, &f, &err);
 
-    if (ret == -ENOENT && !err && last && c->entry.name[0]) {
+    if (ret == -ENOENT && !err && last && c->entry.name[0] && !c->found) {
         return create_new(c, errp);
     }
     if (ret < 0) {
@@ -307,6 +308,10 @@ static int create_step(Creation *c, Error **errp)
         ret = follow(c, &f, errp);
     } else if (last) {
         entry_set(&c->entry, f.mode, f.dev, f.ino);
+        if (c->found) {
+            *c->found = f;
+            return 0;
+        }
         ret = open_old(c, &f, errp);
     } else {
         close(c->entry.dir);
@@ -314,6 +319,36 @@ static int create_step(Creation *c, Error **errp)
         return ONE_MORE;
     }
     named_file_release(&f);
+    return ret;
+}
+
+/* To the end of the path: a descriptor (0 if that is not wanted) or -errno. */
+static int create_walk(Creation *c, NamedEntry *entry, Error **errp)
+{
+    int ret;
+
+    c->entry.dir = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (c->entry.dir < 0) {
+        return named_file_fail(errno, errp);
+    }
+    ret = g_str_has_suffix(c->path, "/") ? -EISDIR : set_rest(c, c->path);
+    if (ret < 0) {
+        named_file_fail(-ret, errp);
+    } else {
+        do {
+            ret = create_step(c, errp);
+        } while (ret == ONE_MORE && c->tries <= MAX_TRIES);
+        if (ret == ONE_MORE) {
+            ret = named_file_fail(ELOOP, errp);
+        }
+    }
+    g_free(c->rest);
+    if (ret >= 0 && entry) {
+        *entry = c->entry;
+    } else {
+        close(c->entry.dir);
+        g_free(c->entry.name);
+    }
     return ret;
 }
 
@@ -325,30 +360,15 @@ int named_file_create(const char *path, int flags, mode_t mode, bool regular,
         .flags = flags & ~O_CREAT,
         .mode = mode,
         .regular = regular,
-        .entry.dir = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC),
     };
-    int ret;
 
-    if (c.entry.dir < 0) {
-        return named_file_fail(errno, errp);
-    }
-    ret = g_str_has_suffix(path, "/") ? -EISDIR : set_rest(&c, path);
-    if (ret < 0) {
-        named_file_fail(-ret, errp);
-    } else {
-        do {
-            ret = create_step(&c, errp);
-        } while (ret == ONE_MORE && c.tries <= MAX_TRIES);
-        if (ret == ONE_MORE) {
-            ret = named_file_fail(ELOOP, errp);
-        }
-    }
-    g_free(c.rest);
-    if (ret >= 0 && entry) {
-        *entry = c.entry;
-    } else {
-        close(c.entry.dir);
-        g_free(c.entry.name);
-    }
-    return ret;
+    return create_walk(&c, entry, errp);
+}
+
+int named_file_locate(NamedFile *f, const char *path, NamedEntry *entry,
+                      Error **errp)
+{
+    Creation c = { .path = path, .found = f };
+
+    return create_walk(&c, entry, errp);
 }

@@ -111,6 +111,14 @@ int named_file_create(const char *path, int flags, mode_t mode, bool regular,
                       NamedEntry *entry, Error **errp);
 
 /*
+ * [any] Look @path up in the same way, so that nobody else decides which file
+ * it is: what it is, @f, and where, @entry.  It must exist.  0 or -errno; may
+ * block.
+ */
+int named_file_locate(NamedFile *f, const char *path, NamedEntry *entry,
+                      Error **errp);
+
+/*
  * [any] Read all of @fd into @buf of @size bytes, and a NUL behind it; a pipe
  * that says nothing is waited for 30 s.  Bytes or -errno, -EFBIG if it is more.
  */

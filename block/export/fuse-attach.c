@@ -49,42 +49,43 @@ static const char *fuse_fd_path(char buf[FUSE_FD_PATH_LEN], int fd)
 
 /* ---- before ---- */
 
-/* Can @fd be mounted on?  0 or -errno. */
-static int fuse_attach_check_fd(int fd)
+/* Look up where to mount; -EISDIR: not on that. */
+static int fuse_attach_locate(NamedFile *f, const char *path,
+                              NamedEntry *place, Error **errp)
 {
-    FuseIdentity identity;
-    int ret = fuse_identify(fd, &identity);
+    int ret = named_file_locate(f, path, place, errp);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == 0 && !S_ISREG(f->mode)) {
+        error_setg(errp, "it is not a regular file");
+        named_file_release(f);
+        named_entry_deinit(place);
+        ret = -EISDIR;
     }
-    if (own_mounts_contain(identity.major, identity.minor)) {
-        return -EEXIST;
-    }
-    return S_ISREG(identity.mode) ? 0 : -EISDIR;
-}
-
-static int fuse_attach_check_once(const char *path)
-{
-    FusePlace place;
-    struct statx stx;
-    int fd, ret = fuse_place_open(&place, path, &fd);
-
-    if (ret < 0) {
-        return ret;
-    }
-    ret = fuse_attach_check_fd(fd);
-    /* The kernel remembers what a dead file system once said: ask it. */
-    if (ret == 0 && statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC,
-                          STATX_TYPE, &stx) < 0) {
-        ret = -errno;
-    }
-    close(fd);
-    fuse_place_close(&place);
     return ret;
 }
 
-int fuse_attach_check(const char *path)
+static int fuse_attach_check_once(const char *path, Error **errp)
+{
+    NamedEntry place;
+    struct statx stx;
+    NamedFile f;
+    int ret = fuse_attach_locate(&f, path, &place, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    /* The kernel remembers what a dead file system once said: ask it. */
+    if (statx(f.fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_TYPE, &stx)
+        < 0) {
+        ret = -errno;
+        error_setg(errp, "%s", g_strerror(-ret));
+    }
+    named_file_release(&f);
+    named_entry_deinit(&place);
+    return ret;
+}
+
+int fuse_attach_check(const char *path, Error **errp)
 {
     /* Readable, in a way, when something has been mounted or unmounted. */
     struct pollfd mounts = {
@@ -92,10 +93,12 @@ int fuse_attach_check(const char *path)
         .events = POLLPRI,
     };
     int64_t end = clock_now_ns() + FUSE_DEAD_MOUNT_NS, left = 0;
+    Error *err = NULL;
     int ret;
 
     do {
-        ret = fuse_attach_check_once(path);
+        g_clear_pointer(&err, error_free);
+        ret = fuse_attach_check_once(path, &err);
         left = end - clock_now_ns();
         /*
          * A dead file system: that of a daemon which has just been killed is
@@ -106,6 +109,7 @@ int fuse_attach_check(const char *path)
     if (mounts.fd >= 0) {
         close(mounts.fd);
     }
+    error_propagate(errp, err);
     return ret;
 }
 
@@ -335,23 +339,17 @@ static int fuse_attach_to(FuseAttachment *att, int file_fd,
 int fuse_attach(FuseAttachment *att, const char *path, FuseAttachFlags flags,
                 Error **errp)
 {
-    int file_fd, dev_fd = -1, ret;
+    NamedFile f = { .fd = -1 };
+    int dev_fd = -1;
 
     *att = (FuseAttachment) { .path = g_strdup(path), .abort_fd = -1 };
-    ret = fuse_place_open(&att->place, path, &file_fd);
-    if (ret == 0) {
-        ret = fuse_attach_check_fd(file_fd);
-        if (ret == 0 && !fuse_attach_reserve(att)) {
-            ret = -EEXIST;
-        }
-        if (ret < 0) {
-            error_setg(errp, "%s", g_strerror(-ret));
+    if (fuse_attach_locate(&f, path, &att->place, errp) == 0) {
+        if (fuse_attach_reserve(att)) {
+            dev_fd = fuse_attach_to(att, f.fd, flags, errp);
         } else {
-            dev_fd = fuse_attach_to(att, file_fd, flags, errp);
+            error_setg(errp, "there already is an export");
         }
-        close(file_fd);
-    } else {
-        error_setg(errp, "%s", g_strerror(-ret));
+        named_file_release(&f);
     }
     if (dev_fd < 0) {
         error_prepend(errp, "Failed to mount FUSE session to export: ");
@@ -369,7 +367,7 @@ int fuse_attach(FuseAttachment *att, const char *path, FuseAttachFlags flags,
  * -errno: nothing.
  */
 static int fuse_attach_find_at(const FuseAttachment *att,
-                               const FusePlace *place)
+                               const NamedEntry *place)
 {
     FuseIdentity identity;
     int fd = fuse_place_look(place);
@@ -477,6 +475,23 @@ void fuse_attach_abort(const FuseAttachment *att)
     }
 }
 
+void fuse_attach_detach_named(const char *path, unsigned minor,
+                              bool by_fusermount)
+{
+    FuseAttachment att = {
+        .path = (char *)path, .abort_fd = -1, .by_fusermount = by_fusermount,
+    };
+    int fd = open(path, O_PATH | O_CLOEXEC);
+
+    if (fd >= 0) {
+        if (fuse_identify(fd, &att.identity) == 0 && att.identity.major == 0
+            && att.identity.minor == minor) {
+            fuse_attach_detach(&att);
+        }
+        close(fd);
+    }
+}
+
 void fuse_attach_close(FuseAttachment *att)
 {
     if (att->identity.minor) {
@@ -487,6 +502,6 @@ void fuse_attach_close(FuseAttachment *att)
     }
     att->abort_fd = -1;
     fuse_attach_unreserve(att);
-    fuse_place_close(&att->place);
+    named_entry_deinit(&att->place);
     g_clear_pointer(&att->path, g_free);
 }

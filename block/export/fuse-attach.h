@@ -11,12 +11,12 @@
 #ifndef BLOCK_EXPORT_FUSE_ATTACH_H
 #define BLOCK_EXPORT_FUSE_ATTACH_H
 
-#include "block/export/fuse-place.h"
+#include "block/export/fuse-identity.h"
 #include "util/error.h"
 
 typedef struct FuseAttachment {
     char *path;                 /* what was asked for */
-    FusePlace place;
+    NamedEntry place;           /* where that was found */
     char *key;                  /* of the place, which is taken */
     FuseIdentity identity;
     int abort_fd;               /* fusectl's "abort" of it; -1: none */
@@ -29,11 +29,11 @@ typedef enum FuseAttachFlags {
 } FuseAttachFlags;
 
 /*
- * Is @path (absolute) a regular file on which one can mount?  0 or -errno, as
- * fuse_place_open(); -EISDIR for any other kind of file, -EEXIST if this
- * daemon has mounted there already, what a dead file system says.
+ * Is @path (absolute) a regular file on which one can mount?  0 or -errno, with
+ * the reason alone in @errp; -EISDIR for any other kind of file, and what a
+ * dead file system says.
  */
-int fuse_attach_check(const char *path);
+int fuse_attach_check(const char *path, Error **errp);
 
 /*
  * Mount on @path (absolute): with fsopen(2) and its kin, mount(2) on older
@@ -56,6 +56,13 @@ void fuse_attach_abort(const FuseAttachment *att);
  * False if another mount covers it, which is left alone with what is below.
  */
 bool fuse_attach_detach(const FuseAttachment *att);
+
+/*
+ * By whoever knows no more than that connection @minor, which is alive, has
+ * been mounted on @path: detach it.
+ */
+void fuse_attach_detach_named(const char *path, unsigned minor,
+                              bool by_fusermount);
 
 /* Free what @att holds, after both. */
 void fuse_attach_close(FuseAttachment *att);

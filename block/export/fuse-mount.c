@@ -250,23 +250,14 @@ bool coroutine_fn fuse_mount_co_check(const FuseMount *mount, const char *name,
         error_prepend(errp, "Failed to stat '%s': ", name);
         return false;
     }
-    switch (call.reply.ret) {
-    case 0:
-        return true;
-    case -EEXIST:
-        error_setg(errp, "There already is a FUSE export on '%s'", name);
-        return false;
-    case -EISDIR:
+    if (call.reply.ret == -EISDIR) {
         error_setg(errp, "'%s' is not a regular file", name);
-        return false;
-    case -EXDEV:
-        error_setg(errp, "'%s' leads through a symbolic link that another "
-                   "user may have made", name);
-        return false;
-    default:
-        error_setg_errno(errp, -call.reply.ret, "Failed to stat '%s'", name);
-        return false;
+    } else if (call.reply.ret < 0) {
+        error_setg(errp, "Failed to stat '%s': %s", name,
+                   *call.reply.text ? call.reply.text
+                                    : g_strerror(-call.reply.ret));
     }
+    return call.reply.ret == 0;
 }
 
 bool coroutine_fn fuse_mount_co_mount(FuseMount *mount,
@@ -320,24 +311,9 @@ int coroutine_fn fuse_mount_co_probe(const FuseMount *mount)
 static int fuse_mount_end_here(void *opaque)
 {
     const FuseMount *mount = opaque;
-    FuseAttachment att = {
-        .path = mount->path, .by_fusermount = mount->by_fusermount,
-    };
-    int fd;
 
-    /*
-     * Whether the place is the right one shows in the connection's number,
-     * which is nobody else's as long as our descriptors are open.
-     */
-    if (fuse_place_open(&att.place, mount->path, &fd) == 0) {
-        if (fuse_identify(fd, &att.identity) == 0 && att.identity.major == 0
-            && att.identity.minor == mount->minor) {
-            att.abort_fd = -1;
-            fuse_attach_detach(&att);
-        }
-        close(fd);
-        fuse_place_close(&att.place);
-    }
+    /* The number is nobody else's as long as our descriptors are open. */
+    fuse_attach_detach_named(mount->path, mount->minor, mount->by_fusermount);
     return 0;
 }
 

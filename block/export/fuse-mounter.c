@@ -101,6 +101,12 @@ static bool mounter_reply(const FuseMounterReply *reply, int fd)
     return n >= 0;
 }
 
+static void mounter_set_text(FuseMounterReply *reply, Error *err)
+{
+    g_strlcpy(reply->text, error_get_pretty(err), sizeof(reply->text));
+    error_free(err);
+}
+
 /* ---- requests ---- */
 
 static FuseAttachment *mounter_find(uint32_t number)
@@ -128,8 +134,7 @@ static void mounter_mount(const FuseMounterRequest *request,
 
     if (fd < 0) {
         reply->ret = -EIO;
-        g_strlcpy(reply->text, error_get_pretty(err), sizeof(reply->text));
-        error_free(err);
+        mounter_set_text(reply, err);
         g_free(att);
         mounter_reply(reply, -1);
         return;
@@ -164,12 +169,12 @@ static int mounter_probe(uint32_t number)
     if (att) {
         copy = *att;
         copy.place.name = g_strdup(att->place.name);
-        copy.place.dir_fd = dup(att->place.dir_fd);
+        copy.place.dir = fcntl(att->place.dir, F_DUPFD_CLOEXEC, 0);
     }
     pthread_mutex_unlock(&mounter.lock);
     if (att) {
         ret = fuse_attach_probe(&copy);
-        fuse_place_close(&copy.place);
+        named_entry_deinit(&copy.place);
     }
     return ret;
 }
@@ -179,10 +184,14 @@ static void *mounter_run(void *opaque)
     MounterCall *call = opaque;
     const FuseMounterRequest *request = &call->request;
     FuseMounterReply *reply = &call->reply;
+    Error *err = NULL;
 
     switch (request->op) {
     case FUSE_MOUNTER_CHECK:
-        reply->ret = fuse_attach_check(request->path);
+        reply->ret = fuse_attach_check(request->path, &err);
+        if (err) {
+            mounter_set_text(reply, err);
+        }
         mounter_reply(reply, -1);
         break;
     case FUSE_MOUNTER_MOUNT:

@@ -44,7 +44,7 @@ typedef struct FuseMounterReply {
     uint32_t minor;             /* MOUNT: of the connection */
     uint8_t by_fusermount;      /* MOUNT: fusermount3 did it */
     uint8_t covered;            /* END: another mount is on top, and stays */
-    char text[FUSE_MOUNTER_MAX_TEXT];       /* MOUNT: the error, if any */
+    char text[FUSE_MOUNTER_MAX_TEXT];       /* CHECK, MOUNT: the error */
 } FuseMounterReply;
 
 /*
