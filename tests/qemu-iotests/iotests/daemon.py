@@ -14,7 +14,8 @@ from .qmp import QMPClient
 from .testing import TestFailure, filter_text, wait_for
 
 __all__ = ['StorageDaemon', 'Export', 'exported', 'export_option',
-           'iothread_options', 'run_daemon', 'check_transport', 'mounter_of']
+           'iothread_options', 'run_daemon', 'check_transport', 'mounter_of',
+           'is_gone']
 
 
 def run_daemon(*args, timeout=30, program=QSD_PROG, **kwargs):
@@ -48,6 +49,14 @@ def mounter_of(daemon):
                 name.endswith('(qsd-mounter'):
             return int(name.split()[0])
     return None
+
+
+def is_gone(pid):
+    try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8') as stat:
+            return stat.read().rsplit(')', 1)[1].split()[0] in 'ZX'
+    except OSError:
+        return True
 
 
 class StorageDaemon:
@@ -121,8 +130,11 @@ class StorageDaemon:
 
     def kill(self):
         if self.process is not None and self.process.poll() is None:
+            mounter = self.mounter
             self.process.kill()
             self.process.wait(30 * TIMEOUT_FACTOR)
+            if mounter:
+                wait_for(lambda: is_gone(mounter), 'the mounter to end')
 
     def __enter__(self):
         try:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import time
 
-from .daemon import StorageDaemon, export_option, iothread_options
+from .daemon import (StorageDaemon, export_option, iothread_options,
+                     is_gone)
 from .env import SANITIZED, TEST_DIR, TIMEOUT_FACTOR
 from .faults import export_arguments
 from .host import is_mountpoint, make_image
@@ -82,14 +83,6 @@ def check_gone(qsd, mounter, points):
     if mounter:
         wait_for(lambda: is_gone(mounter), 'the mounter to go',
                  timeout=END_SECONDS)
-
-
-def is_gone(pid):
-    try:
-        with open(f'/proc/{pid}/stat', encoding='utf-8') as stat:
-            return stat.read().rsplit(')', 1)[1].split()[0] in 'ZX'
-    except OSError:
-        return True
 
 
 def start(qsd, points):
