@@ -119,6 +119,7 @@ static void coroutine_fn daemon_co_shutdown(void *opaque)
     if (!answered) {
         /* What requests that are stuck in storage use cannot be freed. */
         error_report("storage does not answer, giving up");
+        fuse_mount_cleanup();           /* exports that hang go here */
         pidfile_co_remove();
         _exit(EXIT_FAILURE);
     }
