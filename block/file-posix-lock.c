@@ -95,6 +95,18 @@ void file_locks_drop(int fd, FileLocks locks)
     drop(fd, locks.unshared, LOCK_BASE_UNSHARED);
 }
 
+void file_locks_drop_all(int fd)
+{
+    struct flock fl = {
+        .l_type = F_UNLCK,
+        .l_whence = SEEK_SET,
+        .l_start = LOCK_BASE_PERM,
+        .l_len = LOCK_BASE_UNSHARED + LOCK_BITS - LOCK_BASE_PERM,
+    };
+
+    fcntl(fd, F_OFD_SETLK, &fl);
+}
+
 /* Could an exclusive lock on each of these bytes be had? */
 static int probe(int fd, uint64_t bits, off_t base, const char *what,
                  const char *filename, Error **errp)

@@ -261,7 +261,14 @@ static int reopen_call(void *opaque)
 
 static int close_call(void *opaque)
 {
-    return close(*(int *)opaque) < 0 && errno != EINTR ? -errno : 0;
+    int fd = *(int *)opaque;
+
+    /*
+     * A ring's worker may hold the file for a moment longer than its last
+     * request: whoever looks after us is not to find locks any more.
+     */
+    file_locks_drop_all(fd);
+    return close(fd) < 0 && errno != EINTR ? -errno : 0;
 }
 
 /* ---- open and close ---- */

@@ -140,8 +140,9 @@ bool file_locks_available(int fd);
  */
 int file_locks_take(int fd, FileLocks locks, Error **errp);
 
-/* Drop the locks that @locks names; cannot fail. */
+/* Drop the locks that @locks names, or all that there may be; cannot fail. */
 void file_locks_drop(int fd, FileLocks locks);
+void file_locks_drop_all(int fd);
 
 /*
  * Fail if another open file description forbids something in @locks.perm, or
