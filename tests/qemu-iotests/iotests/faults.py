@@ -10,7 +10,8 @@ import time
 from .daemon import StorageDaemon, export_option, iothread_options
 from .env import HAS_IO_URING, HAS_IOTHREAD_LIST, IMGFMT, SANITIZED, \
     TEST_DIR, TRANSPORT
-from .host import from_format, is_mountpoint, make_image, to_format
+from .host import (from_format, is_mountpoint, make_image, to_format,
+                   wait_unlocked)
 from .load import descriptors, limit_gap, loaded, mount_count
 from .testing import TestFailure, check_equal, log, pattern, wait_for
 
@@ -80,6 +81,7 @@ def end_under_load(number, rounds):
             check_cut_off(load)
         finally:
             qsd.kill()
+        wait_unlocked(disk_file)
         check_equal('mounts', mount_count(), before)
         from_format(disk_file, image)
         check_flushed(load, image)

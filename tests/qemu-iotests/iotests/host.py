@@ -19,7 +19,7 @@ __all__ = [
     'FALLOC_FL_COLLAPSE_RANGE', 'FALLOC_FL_INSERT_RANGE', 'extents',
     'make_image', 'small_filesystem', 'background', 'umount', 'fuse_abort',
     'direct_buffer', 'allocated', 'openers', 'ring_queues',
-    'to_format', 'from_format',
+    'to_format', 'from_format', 'wait_unlocked',
 ]
 
 FALLOC_FL_KEEP_SIZE = 0x01
@@ -118,6 +118,12 @@ def to_format(image):
     qemu_img('convert', '-f', 'raw', '-O', IMGFMT, image, copy)
     copy.chmod(image.stat().st_mode & 0o777)
     return copy
+
+
+def wait_unlocked(image):
+    """A dead process's ring, and with it the image, is let go a bit later."""
+    wait_for(lambda: run(QEMU_IMG_PROG, 'info', image, check=False)
+             .returncode == 0, f'{image} to be free')
 
 
 def from_format(copy, image, live=False):

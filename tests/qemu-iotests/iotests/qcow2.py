@@ -11,7 +11,7 @@ from .daemon import (Export, StorageDaemon, check_transport, export_option,
 from .env import QEMU_IMG_PROG, TEST_DIR
 from .faults import check_cut_off, check_flushed
 from .host import (FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate,
-                   is_mountpoint)
+                   is_mountpoint, wait_unlocked)
 from .load import loaded
 from .process import qemu_img, qemu_io, run
 from .testing import TestFailure, log, wait_for
@@ -147,9 +147,7 @@ def one_round(image, number, size, mountpoint):
     finally:
         qsd.kill()
     wait_for(lambda: not is_mountpoint(mountpoint), 'the mount to go')
-    # A dead process's ring, and with it the image, is let go a moment later.
-    wait_for(lambda: run(QEMU_IMG_PROG, 'info', image, check=False)
-             .returncode == 0, 'the image to be free')
+    wait_unlocked(image)
     return load
 
 
