@@ -202,8 +202,8 @@ static void coroutine_fn test_stacks(const char *dir, const char *opts)
     static const char *const stacks[] = {
         "'driver': 'raw', 'file': %s",
         "'driver': 'blkdebug', 'image': %s",
-        "'driver': 'blklogwrites', 'file': %s, 'log': {'driver': 'null-co', "
-        "'size': 1073741824}",
+        ("'driver': 'blklogwrites', 'file': %s, 'log': {'driver': 'null-co', "
+         "'size': 1073741824}"),
         "'driver': 'qcow2', 'file': %s",
         "'driver': 'compress', 'file': {'driver': 'qcow2', 'file': %s}",
     };
