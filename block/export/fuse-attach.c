@@ -362,15 +362,10 @@ int fuse_attach(FuseAttachment *att, const char *path, FuseAttachFlags flags,
 
 /* ---- while it is mounted ---- */
 
-/*
- * O_PATH of the mount if it is the one at @place.  -1: something else is,
- * -errno: nothing.
- */
-static int fuse_attach_find_at(const FuseAttachment *att,
-                               const NamedEntry *place)
+/* @fd if it is the mount; else closes it and returns -1. */
+static int fuse_attach_take_if_ours(const FuseAttachment *att, int fd)
 {
     FuseIdentity identity;
-    int fd = fuse_place_look(place);
 
     if (fd >= 0 && (fuse_identify(fd, &identity) < 0
                     || !fuse_identity_equal(&identity, &att->identity))) {
@@ -380,10 +375,16 @@ static int fuse_attach_find_at(const FuseAttachment *att,
     return fd;
 }
 
+/* O_PATH of the mount if it is where it was mounted; else negative. */
+static int fuse_attach_find(const FuseAttachment *att)
+{
+    return fuse_attach_take_if_ours(att, fuse_place_look(&att->place));
+}
+
 int fuse_attach_probe(const FuseAttachment *att)
 {
     struct statx stx;
-    int fd = fuse_attach_find_at(att, &att->place), ret;
+    int fd = fuse_attach_find(att), ret;
 
     if (fd < 0) {
         return -ENOTCONN;
@@ -431,22 +432,16 @@ static char *fuse_attach_search(const FuseAttachment *att, bool *covered)
 static int fuse_attach_find_moved(const FuseAttachment *att, bool *covered)
 {
     g_autofree char *path = fuse_attach_search(att, covered);
-    FuseIdentity identity;
-    int fd = path ? open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
 
-    if (fd >= 0 && (fuse_identify(fd, &identity) < 0
-                    || !fuse_identity_equal(&identity, &att->identity))) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
+    return fuse_attach_take_if_ours(
+        att, path ? open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1);
 }
 
 bool fuse_attach_detach(const FuseAttachment *att)
 {
     char path[FUSE_FD_PATH_LEN];
     bool covered = false;
-    int fd = fuse_attach_find_at(att, &att->place);
+    int fd = fuse_attach_find(att);
 
     if (fd < 0) {
         fd = fuse_attach_find_moved(att, &covered);
